@@ -5,3 +5,5 @@ pub mod admission {
 pub mod close;
 pub mod config;
 pub mod identity;
+pub mod limits;
+pub mod outbox;
