@@ -2,8 +2,12 @@
 pub mod admission {
     //! admit(): every check in order.
 }
-pub mod close;
-pub mod config;
-pub mod identity;
-pub mod limits;
+pub mod rooms;
+pub mod shard;
 pub mod outbox;
+pub mod ws;
+pub mod limits;
+pub mod metrics;
+pub mod close;
+pub mod identity;
+pub mod config;
