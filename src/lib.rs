@@ -5,3 +5,4 @@ pub mod admission {
 pub mod close;
 pub mod config;
 pub mod identity;
+pub mod ws;
