@@ -1,4 +1,5 @@
 //! wsgate: a WebSocket gateway.
+pub mod upstream;
 pub mod admission {
     //! admit(): every check in order.
 }

@@ -65,14 +65,14 @@ impl Shared {
 
 impl Rooms {
     /// The rooms of one shard, to be [run](Self::run).
-    pub fn new(shared: Shared, shard: Rc<Shard>, namespaces: usize) -> Rc<Rooms> {
-        Self::with_broker(shared, shard, namespaces, Box::new(Memory::default()))
+    pub fn new(shared: Shared, shard: Rc<Shard>) -> Rc<Rooms> {
+        Self::with_broker(shared, shard, Box::new(Memory::default()))
     }
 
     /// As [`new`](Self::new), with another broker.
-    pub fn with_broker(shared: Shared, shard: Rc<Shard>, namespaces: usize, broker: Box<dyn Broker>) -> Rc<Rooms> {
+    pub fn with_broker(shared: Shared, shard: Rc<Shard>, broker: Box<dyn Broker>) -> Rc<Rooms> {
         Rc::new(Rooms {
-            local: RefCell::new(Local::new(namespaces)),
+            local: RefCell::new(Local::new()),
             home: RefCell::new(Home::new(shared.clone(), shard.clone(), broker)),
             shared,
             shard,
