@@ -1,7 +1,8 @@
 //! wsgate: a WebSocket gateway.
-pub mod admission {
-    //! admit(): every check in order.
-}
+pub mod tls;
+
+pub mod admission;
+
 pub mod close;
 pub mod config;
 pub mod identity;
