@@ -1,0 +1,3 @@
+//! admit(): every check in order.
+pub mod origin;
+pub mod token;
