@@ -2,7 +2,7 @@
 //! (protocol.md, "The admin interface").
 //!
 //! It runs on the main thread, so that it answers even where a shard is stuck. The way of a call:
-//! [`guard`] (Host, Origin), then [`route`], where each path names its methods and says whether it
+//! `guard` (Host, Origin), then `route`, where each path names its methods and says whether it
 //! asks for the token.
 mod answer;
 mod guard;

@@ -51,6 +51,7 @@ impl Lines {
                 return;
             }
             entry = back;
+            #[expect(clippy::disallowed_methods, reason = "at the end of the process, on the main thread")]
             thread::sleep(Duration::from_millis(5));
         }
         let _ = written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
@@ -109,7 +110,6 @@ impl<'a> MakeWriter<'a> for Lines {
 mod tests {
     use super::*;
     use std::sync::Mutex;
-    use std::sync::mpsc::Sender;
 
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);
@@ -139,11 +139,11 @@ mod tests {
     }
 
     /// A sink whose writes wait until the test lets them go.
-    struct Stuck(Receiver<()>, Sender<()>);
+    struct Stuck(Receiver<()>, SyncSender<()>);
 
     impl Write for Stuck {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let _ = self.1.send(());
+            let _ = self.1.try_send(());
             let _ = self.0.recv();
             Ok(bytes.len())
         }
@@ -154,8 +154,8 @@ mod tests {
 
     #[test]
     fn a_stuck_sink_loses_lines_and_holds_nobody_up() {
-        let (go, going) = std::sync::mpsc::channel();
-        let (writing, at_write) = std::sync::mpsc::channel();
+        let (go, going) = sync_channel(1);
+        let (writing, at_write) = sync_channel(1);
         let lines = Lines::to(Stuck(going, writing)).expect("thread");
         (&lines).write_all(b"first\n").expect("never fails");
         at_write.recv().expect("the thread writes");
