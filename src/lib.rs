@@ -1,9 +1,12 @@
 //! wsgate: a WebSocket gateway.
-pub mod upstream;
-pub mod admission {
-    //! admit(): every check in order.
-}
+pub mod admin;
+pub mod notify;
+pub mod logging;
+pub mod tls;
+pub mod admission;
 pub mod rooms;
+pub mod upstream;
+pub mod health;
 pub mod shard;
 pub mod outbox;
 pub mod ws;
