@@ -134,17 +134,25 @@ impl Member {
         self.entry.unanswered.get() < UNANSWERED_MAX
     }
 
-    /// A fresh token came and was found good, or not.
-    pub fn refreshed(&self, auth: &Auth, identity: Result<Identity, &'static str>) {
-        let same = |new: &Identity| new.client == self.entry.identity.borrow().client;
-        match identity {
-            Ok(new) if same(&new) && !self.identity().is_anonymous() => {
-                *self.entry.identity.borrow_mut() = new;
-                self.auth_response(&auth.message_id);
+    /// A fresh token came, and was found to name this client or not. Whether it counts from now on.
+    pub fn refreshed(&self, auth: &Auth, identity: Result<Identity, &'static str>) -> bool {
+        let refused = {
+            let mut known = self.entry.identity.borrow_mut();
+            match identity {
+                Err(message) => Some(message),
+                Ok(_) if known.is_anonymous() => Some("this socket was let in without a token, and stays so"),
+                Ok(new) if new.client != known.client => Some("the token names another client"),
+                Ok(new) => {
+                    *known = new;
+                    None
+                }
             }
-            Ok(_) => self.refuse(Code::AuthFailed, "the token names another client", None, Some(&auth.message_id)),
-            Err(message) => self.refuse(Code::AuthFailed, message, None, Some(&auth.message_id)),
+        };
+        match refused {
+            Some(message) => self.refuse(Code::AuthFailed, message, None, Some(&auth.message_id)),
+            None => self.auth_response(&auth.message_id),
         }
+        refused.is_none()
     }
 
     /// Answers a text that came too fast and was thrown away.
