@@ -43,12 +43,14 @@ pub(super) struct Key {
 impl Key {
     /// `allowed` is not empty and of the key's own family.
     pub(super) fn new(kid: Option<String>, decoding: DecodingKey, allowed: Vec<Algorithm>) -> Key {
-        let mut signatures = Validation::default();
-        signatures.algorithms = allowed;
-        // Claims are judged by `Rules`, with the caller's clock.
-        signatures.required_spec_claims = HashSet::new();
-        signatures.validate_exp = false;
-        signatures.validate_aud = false;
+        let signatures = Validation {
+            algorithms: allowed,
+            // Claims are judged by `Rules`, with the caller's clock.
+            required_spec_claims: HashSet::new(),
+            validate_exp: false,
+            validate_aud: false,
+            ..Validation::default()
+        };
         Key { kid, decoding, signatures }
     }
 }

@@ -9,7 +9,7 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, PublicKeyData};
 use serde_json::json;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock};
 
 const EVERY: [Algorithm; 12] = [HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA];
 
@@ -373,4 +373,39 @@ fn nothing_prints_keys_or_tokens() {
     let fault = verifier.verify("very.secret.token", at(NOW)).unwrap_err();
     assert_eq!((fault.to_string(), format!("{fault:?}")), ("token invalid".into(), "Invalid".into()));
     assert_eq!(TokenFault::Expired.to_string(), "token expired");
+}
+
+/// What a test's thread logs.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn keys_left_out_are_named_in_the_log() {
+    let directory = Directory::new();
+    let secret = URL_SAFE_NO_PAD.encode(SECRET);
+    let odd = json!({"kty": "oct", "k": secret, "kid": "odd"});
+    let auth = set(&directory, &[odd, jwk(EdDSA, json!({"kid": "good"}))]);
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+    tracing::subscriber::with_default(subscriber, || {
+        let verifier = verifier(&auth);
+        assert_eq!(outcome(&verifier, &token(EdDSA, Some("good"))), Ok(()));
+        assert_eq!(outcome(&verifier, &token(EdDSA, Some("odd"))), INVALID);
+    });
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(text.contains("kid=\"odd\"") && text.contains("a shared secret"), "{text}");
+    assert_eq!(text.lines().count(), 1, "tokens are not logged: {text}");
+    assert!(!text.contains(&secret), "{text}");
 }
