@@ -11,7 +11,7 @@ mod member;
 pub mod protocol;
 mod room;
 
-pub use member::{Member, Visitor};
+pub use member::{Auth, Enter, Member, Visitor};
 
 use crate::config;
 use crate::shard::Shard;

@@ -9,7 +9,7 @@ use crate::close::{By, Close};
 use crate::config::{Route, Service};
 use crate::identity::Identity;
 use crate::limits::deadlines::Deadlines;
-use crate::limits::meter::{Meter, Traffic};
+use crate::limits::meter::{Meter, Rates, Traffic};
 use crate::limits::ClientPermit;
 use crate::logging::{Ended, session_ended};
 use crate::metrics::{Direction, ServiceLabel};
@@ -51,12 +51,14 @@ pub struct Upgraded {
 /// Runs a session until its socket is closed.
 pub async fn run(around: Surroundings, admitted: Admitted, upgraded: Upgraded) {
     let started = Instant::now();
-    let route = admitted.route.clone();
-    let peer = admitted.origin.ip;
+    // What is left in `admitted` are its permits, which are held until the socket is closed.
+    let Admitted { route, rates, who, origin, .. } = admitted;
+    let peer = origin.ip;
     let count = Counted::new(around.shard.clone(), route.service);
+    let seat = around.shard.seat(upgraded.wire);
     let (client, ended) = match upgraded.backend {
-        Some(backend) => relay(&around, admitted, upgraded.wire, upgraded.early, backend).await,
-        None => talk::run(&around, admitted, upgraded).await,
+        Some(backend) => relay(&around, seat, &route, rates, who, upgraded.early, backend).await,
+        None => talk::run(&around, seat, &route, rates, who, upgraded.early, upgraded.deflate).await,
     };
     count.ended(&ended.close, &ended.traffic);
     log(&route, &client, peer, started.elapsed(), &ended);
@@ -70,21 +72,21 @@ pub struct Outcome {
 
 async fn relay(
     around: &Surroundings,
-    admitted: Admitted,
-    wire: Wire,
+    seat: Seat,
+    route: &Arc<Route>,
+    rates: Rates,
+    who: Who,
     early: Vec<u8>,
     backend: Backend,
 ) -> (Arc<str>, Outcome) {
-    let Admitted { route, rates, who, .. } = &admitted;
     let (identity, permit) = match who {
-        Who::Client(identity, permit) => (identity.clone(), permit.share()),
+        Who::Client(identity, permit) => (identity, permit),
         // Admission makes visitors on rooms routes only.
         Who::Visitor => (Identity::anonymous(), ClientPermit::alone()),
     };
     let mut deadlines = Deadlines::new(&route.limits, Instant::now());
     deadlines.expire_at(expiry(around, route, &identity));
-    let seat = around.shard.seat(wire);
-    let meter = Meter::new(permit, *rates);
+    let meter = Meter::new(permit, rates);
     let relay = Relay { seat, backend, early: early.into(), meter, route: route.clone(), deadlines };
     let ended = relay.run().await;
     (identity.client, Outcome { close: ended.close, traffic: ended.traffic })

@@ -59,7 +59,7 @@ impl Deadlines {
 
     /// A message went in or out.
     pub fn message(&mut self, now: Instant) {
-        self.last_message = now;
+        self.last_message = self.last_message.max(now);
     }
 
     /// A ping was sent.

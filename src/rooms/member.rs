@@ -39,7 +39,7 @@ pub struct Auth {
 }
 
 /// What a session must know to become a member.
-pub struct Admission<'a> {
+pub struct Enter<'a> {
     /// Who it is.
     pub identity: Identity,
     /// Where.
@@ -75,8 +75,8 @@ fn ticket(message_id: Option<&str>) -> Ticket {
 
 impl Member {
     /// Takes the session in, and greets it. `auth`: the message that let it in.
-    pub fn enter(rooms: &Rc<Rooms>, handle: &Rc<Handle>, admission: Admission<'_>, auth: Option<&Auth>) -> Member {
-        let Admission { identity, namespace, limits, deflate } = admission;
+    pub fn enter(rooms: &Rc<Rooms>, handle: &Rc<Handle>, enter: Enter<'_>, auth: Option<&Auth>) -> Member {
+        let Enter { identity, namespace, limits, deflate } = enter;
         let entry = rooms.local.borrow_mut().add(rooms.shard.index, |reference| Entry {
             reference,
             handle: handle.clone(),

@@ -1,13 +1,13 @@
 //! A session that the gateway itself talks with: echo and rooms. One task, woken by its socket, its
 //! timer, or an order of its shard.
-use super::{Outcome, Surroundings, Upgraded, end, expiry};
-use crate::admission::{Admitted, Who};
+use super::{Outcome, Surroundings, end, expiry};
+use crate::admission::Who;
 use crate::close::{By, Close, Code};
 use crate::config::{OnExcess, Route, Service};
 use crate::identity::Identity;
 use crate::limits::ClientPermit;
 use crate::limits::deadlines::{Deadlines, Due};
-use crate::limits::meter::{Meter, Traffic};
+use crate::limits::meter::{Meter, Rates, Traffic};
 use crate::outbox::Flush;
 use crate::rooms::{Auth, Enter, Member, Visitor};
 use crate::shard::Seat;
@@ -25,6 +25,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 const ECHO_BACKLOG: usize = 64 * 1024;
 /// Reads before other sessions have their turn.
 const READS_PER_TURN: usize = 16;
+/// When nothing is due.
+const FAR: Duration = Duration::from_secs(86_400);
 /// A client that is closed for a restart is asked to wait up to this long, so that not all come at once.
 const RESTART_WAIT_MS: std::ops::Range<u64> = 50..1000;
 
@@ -32,12 +34,11 @@ struct Talk<'a> {
     around: &'a Surroundings,
     route: &'a Route,
     seat: &'a Seat,
-    reader: Reader,
     meter: Meter,
     deadlines: Deadlines,
+    /// A deadline may have come nearer.
+    rearm: bool,
     stage: Stage,
-    /// What was read and cannot be used before an answer has come.
-    held: Vec<u8>,
     deflate: bool,
     received: (u64, u64),
 }
@@ -49,35 +50,48 @@ enum Stage {
     Member(Member),
 }
 
+/// What the session has read and not yet understood.
+struct Input {
+    reader: Reader,
+    /// What cannot be used before an answer has come.
+    held: Vec<u8>,
+}
+
 /// Runs the session; the client's name, and how it ended. Everything of it is closed then.
-pub(super) async fn run(around: &Surroundings, admitted: Admitted, upgraded: Upgraded) -> (Arc<str>, Outcome) {
-    let Admitted { route, rates, who, .. } = &admitted;
-    let seat = around.shard.seat(upgraded.wire);
+pub(super) async fn run(
+    around: &Surroundings,
+    seat: Seat,
+    route: &Route,
+    rates: Rates,
+    who: Who,
+    early: Vec<u8>,
+    deflate: bool,
+) -> (Arc<str>, Outcome) {
     let now = Instant::now();
     let rules = Rules { masking: Masking::Required, max_message_size: route.limits.max_message_size, rsv: Rsv::None };
+    let mut input = Input { reader: Reader::new(rules, deflate), held: early };
     let mut talk = Talk {
         around,
         route,
         seat: &seat,
-        reader: Reader::new(rules, upgraded.deflate),
-        meter: Meter::new(ClientPermit::alone(), *rates),
+        meter: Meter::new(ClientPermit::alone(), rates),
         deadlines: Deadlines::new(&route.limits, now),
+        rearm: false,
         stage: Stage::Visitor,
-        held: upgraded.early,
-        deflate: upgraded.deflate,
+        deflate,
         received: (0, 0),
     };
     let mut client: Arc<str> = "".into();
     match who {
         Who::Client(identity, permit) => {
             client = identity.client.clone();
-            talk.become_client(identity.clone(), permit.share(), None);
+            talk.become_client(identity, permit, None);
         }
         Who::Visitor => talk.deadlines.auth_by(Some(now + route.auth.message_timeout)),
     }
     let close = {
-        let mut timer = pin!(sleep_until(talk.deadlines.next().unwrap_or(now + Duration::from_secs(86_400))));
-        poll_fn(|cx| talk.poll(cx, timer.as_mut())).await
+        let mut timer = pin!(sleep_until(talk.deadlines.next().unwrap_or(now + FAR)));
+        poll_fn(|cx| talk.poll(cx, timer.as_mut(), &mut input)).await
     };
     if let Stage::Member(member) = &talk.stage {
         client = member.identity().client;
@@ -86,7 +100,8 @@ pub(super) async fn run(around: &Surroundings, admitted: Admitted, upgraded: Upg
         }
     }
     let (messages_in, bytes_in) = talk.received;
-    drop(talk);
+    // A member leaves its rooms now, and not when its socket is closed at last.
+    drop((talk, input));
     end(&around.shard, &seat, &close).await;
     let (messages_out, bytes_out) = seat.handle.sent.get();
     (client, Outcome { close, traffic: Traffic { messages_in, messages_out, bytes_in, bytes_out } })
@@ -107,7 +122,7 @@ impl Talk<'_> {
         };
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<Close> {
+    fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>, input: &mut Input) -> Poll<Close> {
         for _ in 0..READS_PER_TURN {
             if let Some(close) = self.seat.handle.take_order() {
                 return Poll::Ready(close);
@@ -122,7 +137,7 @@ impl Talk<'_> {
             if !self.may_read() {
                 return Poll::Pending;
             }
-            match self.poll_input(cx) {
+            match self.poll_input(cx, input) {
                 Poll::Ready(Ok(())) => (),
                 Poll::Ready(Err(close)) => return Poll::Ready(close),
                 Poll::Pending => return Poll::Pending,
@@ -136,15 +151,18 @@ impl Talk<'_> {
     fn keep_time(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Result<(), Close> {
         if let Some(at) = self.seat.handle.take_restart() {
             self.deadlines.restart_at(at);
-            timer.as_mut().reset(at.min(timer.deadline()));
+            self.rearm = true;
+        }
+        if std::mem::take(&mut self.rearm) {
+            timer.as_mut().reset(self.deadlines.next().unwrap_or_else(|| Instant::now() + FAR));
         }
         while timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            self.deadlines.message(self.seat.handle.sent_at.get().max(self.deadlines.last_message()));
+            self.deadlines.message(self.seat.handle.sent_at.get());
             while let Some(due) = self.deadlines.due(now) {
                 self.on_due(due, now)?;
             }
-            timer.as_mut().reset(self.deadlines.next().unwrap_or(now + Duration::from_secs(86_400)));
+            timer.as_mut().reset(self.deadlines.next().unwrap_or(now + FAR));
         }
         Ok(())
     }
@@ -176,10 +194,10 @@ impl Talk<'_> {
         }
     }
 
-    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Close>> {
-        if !self.held.is_empty() {
-            let mut held = std::mem::take(&mut self.held);
-            return Poll::Ready(self.on_bytes(&mut held));
+    fn poll_input(&mut self, cx: &mut Context<'_>, input: &mut Input) -> Poll<Result<(), Close>> {
+        if !input.held.is_empty() {
+            let mut held = std::mem::take(&mut input.held);
+            return Poll::Ready(self.on_bytes(input, &mut held));
         }
         let shard = &self.around.shard;
         let scratch = &mut *shard.scratch.borrow_mut();
@@ -187,37 +205,29 @@ impl Talk<'_> {
         match read {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(0)) => Poll::Ready(Err(Close::lost(By::Client, "the connection ended without a Close"))),
-            Poll::Ready(Ok(n)) => Poll::Ready(self.on_bytes(&mut scratch[..n])),
+            Poll::Ready(Ok(n)) => Poll::Ready(self.on_bytes(input, &mut scratch[..n])),
             Poll::Ready(Err(e)) => {
                 Poll::Ready(Err(Close::lost(By::Client, format!("the connection failed: {}", e.kind()))))
             }
         }
     }
 
-    fn on_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Close> {
+    fn on_bytes(&mut self, input: &mut Input, bytes: &mut [u8]) -> Result<(), Close> {
         let now = Instant::now();
         self.deadlines.heard(now);
         let around = self.around;
+        let inflater = &mut *around.shard.inflater.borrow_mut();
         let mut chunk = Chunk::new(bytes);
         loop {
             if !self.may_read() {
-                self.held = chunk.rest().to_vec();
+                input.held = chunk.rest().to_vec();
                 return Ok(());
             }
-            // The event borrows the reader, and all else of the session is at hand beside it.
-            let mut reader = std::mem::replace(&mut self.reader, Reader::empty());
-            let inflater = &mut *around.shard.inflater.borrow_mut();
-            let event = reader.next(&mut chunk, inflater);
-            let done = match event {
-                Ok(Some(event)) => self.on_event(event, now),
-                Ok(None) => {
-                    self.reader = reader;
-                    return Ok(());
-                }
-                Err(fault) => Err(Close::because(fault.code(), fault.message())),
-            };
-            self.reader = reader;
-            done?;
+            match input.reader.next(&mut chunk, inflater) {
+                Ok(Some(event)) => self.on_event(event, now)?,
+                Ok(None) => return Ok(()),
+                Err(fault) => return Err(Close::because(fault.code(), fault.message())),
+            }
         }
     }
 
@@ -294,14 +304,14 @@ impl Talk<'_> {
             let expires = judged.as_ref().ok().and_then(|identity| expiry(self.around, self.route, identity));
             if member.refreshed(auth, judged) {
                 self.deadlines.expire_at(expires);
-                self.seat.handle.look_at_time();
+                self.rearm = true;
             }
             return Ok(());
         }
         let identity = judged.map_err(|fault| Close::because(Code::AuthFailed, fault.message()))?;
         let permit = self.around.gate.client_permit(self.route, &identity).map_err(Close::gateway)?;
         self.become_client(identity, permit, Some(auth));
-        self.seat.handle.look_at_time();
+        self.rearm = true;
         Ok(())
     }
 
