@@ -11,11 +11,13 @@ use crate::config::{Config, Listener, Route, Service, TokenSource};
 use crate::identity::Identity;
 use crate::limits::{ClientPermit, Denied, IpPermit, Limiter, ProcessPermit, meter::Rates};
 use crate::metrics::Refused;
+use crate::shard::Place;
 use arc_swap::ArcSwapOption;
 use hyper::http::request::Parts;
 use refusal::Refusal;
 use std::cell::Cell;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 use token::{TokenFault, Verifier};
@@ -29,18 +31,32 @@ pub struct Gate {
     rates: Vec<Rates>,
 }
 
-/// A connection that was let in as far as its address goes: its permits, until the last holder
-/// is gone. hyper's connection ends at the 101, so a session holds it too.
-pub struct Entrance {
+/// A connection that was let in as far as its address goes: its permits.
+pub struct Knock {
     peer: Option<IpAddr>,
     listener: usize,
     secure: bool,
     /// Whether the peer is a proxy whose word on the client is taken.
     trusted: bool,
-    /// The handshake of the first request was counted when the connection came.
-    counted: Cell<bool>,
     _process: ProcessPermit,
     _ip: Option<IpPermit>,
+}
+
+/// A connection on its shard, with its permits, until the last holder is gone: hyper's connection
+/// ends at the 101, so a session holds it too.
+pub struct Entrance {
+    knock: Knock,
+    /// The handshake of the first request was counted when the connection came.
+    counted: Cell<bool>,
+    _place: Place,
+}
+
+impl Entrance {
+    /// The connection has come to its shard.
+    pub fn new(knock: Knock, place: Place) -> Entrance {
+        let counted = Cell::new(!knock.trusted);
+        Entrance { knock, counted, _place: place }
+    }
 }
 
 /// A request that passed every check. The session that is made from it gives everything back.
@@ -55,7 +71,7 @@ pub struct Admitted {
     pub upgrade: Upgrade,
     /// Where the request really came from.
     pub origin: forwarded::Client,
-    _entrance: std::rc::Rc<Entrance>,
+    _entrance: Rc<Entrance>,
     _ip: Option<IpPermit>,
 }
 
@@ -88,7 +104,7 @@ impl Gate {
 
     /// A connection came: its place in the process, its place among those of its address, and its
     /// handshake. For a trusted proxy the last two are the client's, once a request names it.
-    pub fn knock(&self, peer: Option<IpAddr>, listener: usize) -> Result<Entrance, Denied> {
+    pub fn knock(&self, peer: Option<IpAddr>, listener: usize) -> Result<Knock, Denied> {
         let listens: &Listener = &self.config.listeners[listener];
         let trusted = forwarded::is_trusted(peer, &listens.trusted_proxies);
         let process = self.limiter.enter()?;
@@ -96,15 +112,15 @@ impl Gate {
         let ip = by_address.map(|ip| self.limiter.enter_ip(ip)).transpose()?;
         by_address.map_or(Ok(()), |ip| self.limiter.handshake(ip))?;
         let secure = !listens.tls.is_empty();
-        let counted = Cell::new(by_address.is_some());
-        Ok(Entrance { peer, listener, secure, trusted, counted, _process: process, _ip: ip })
+        Ok(Knock { peer, listener, secure, trusted, _process: process, _ip: ip })
     }
 
     /// Judges a request: permits of the address, handshake rate, route, method and upgrade, Origin,
     /// token, permits of the client.
-    pub fn admit(&self, entrance: &std::rc::Rc<Entrance>, head: &Parts) -> Result<Admitted, Refusal> {
-        let trusted = &self.config.listeners[entrance.listener].trusted_proxies;
-        let origin = forwarded::client(entrance.peer, entrance.secure, entrance.trusted, trusted, head);
+    pub fn admit(&self, entrance: &Rc<Entrance>, head: &Parts) -> Result<Admitted, Refusal> {
+        let Knock { peer, listener, secure, trusted, .. } = entrance.knock;
+        let networks = &self.config.listeners[listener].trusted_proxies;
+        let origin = forwarded::client(peer, secure, trusted, networks, head);
         let ip = self.count_address(entrance, &origin)?;
         let route = route::find(&self.config.routes, &origin.host, head.uri.path()).ok_or_else(Refusal::no_route)?;
         let upgrade = Upgrade::read(&self.config.auth, head)?;
@@ -132,7 +148,7 @@ impl Gate {
 
     fn count_address(&self, entrance: &Entrance, origin: &forwarded::Client) -> Result<Option<IpPermit>, Refusal> {
         let Some(ip) = origin.ip else { return Ok(None) };
-        if entrance.trusted {
+        if entrance.knock.trusted {
             let permit = self.limiter.enter_ip(ip).map_err(Refusal::denied)?;
             self.limiter.handshake(ip).map_err(Refusal::denied)?;
             return Ok(Some(permit));

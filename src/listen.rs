@@ -4,10 +4,10 @@ mod bind;
 mod intake;
 
 pub use bind::{Bound, bind};
-pub use intake::{Intake, Job, Sockets};
+pub use intake::{Intake, Job, Sockets, run};
 
 use crate::admission::refusal::Refusal;
-use crate::admission::{Entrance, Gate};
+use crate::admission::{Gate, Knock};
 use crate::metrics::{Handshake, Metrics};
 use bytes::Bytes;
 use std::io;
@@ -30,7 +30,7 @@ pub struct Arrival {
     /// The socket.
     pub socket: Accepted,
     /// Its permits.
-    pub entrance: Entrance,
+    pub knock: Knock,
     /// Its listener.
     pub listener: usize,
 }
@@ -81,10 +81,10 @@ impl Acceptor {
 
     async fn arrived(&self, socket: Accepted, peer: Option<IpAddr>, listener: usize) {
         match self.gate.knock(peer, listener) {
-            Ok(entrance) => {
+            Ok(knock) => {
                 let least = self.shards.iter().min_by_key(|s| s.load.now());
                 if let Some(shard) = least {
-                    shard.send(Arrival { socket, entrance, listener }).await;
+                    shard.send(Arrival { socket, knock, listener }).await;
                 }
             }
             Err(denied) => {

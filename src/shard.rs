@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Bytes read with one call. What a session cannot use at once it must copy, so this also bounds
@@ -36,6 +37,7 @@ pub struct Shard {
     sessions: RefCell<Slab<Rc<Handle>>>,
     draining: Cell<Option<(Instant, Duration)>>,
     fanout: fanout::Fanout,
+    emptied: Notify,
 }
 
 /// A session, as its shard knows it.
@@ -63,6 +65,7 @@ impl Shard {
             sessions: RefCell::new(Slab::new()),
             draining: Cell::new(None),
             fanout: fanout::Fanout::default(),
+            emptied: Notify::new(),
         })
     }
 
@@ -101,6 +104,13 @@ impl Shard {
         for (_, handle) in self.sessions.borrow().iter() {
             handle.restart_at.set(Some(spread(until, window)));
             handle.wake();
+        }
+    }
+
+    /// Returns when there is no session, now or later.
+    pub async fn emptied(&self) {
+        while self.sessions() > 0 {
+            self.emptied.notified().await;
         }
     }
 
@@ -164,6 +174,9 @@ pub struct Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.shard.sessions.borrow_mut().remove(self.slot);
+        if self.shard.sessions() == 0 {
+            self.shard.emptied.notify_one();
+        }
     }
 }
 
@@ -190,5 +203,25 @@ pub struct LoadPermit(Arc<AtomicUsize>);
 impl Drop for LoadPermit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A connection's place on its shard, among the counters until the last holder is gone.
+pub struct Place {
+    shard: Rc<Shard>,
+    _load: LoadPermit,
+}
+
+impl Place {
+    /// The connection has come to this shard.
+    pub fn new(shard: Rc<Shard>, load: LoadPermit) -> Place {
+        shard.metrics().connection_opened();
+        Place { shard, _load: load }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shard.metrics().connection_closed();
     }
 }

@@ -1,9 +1,10 @@
 //! A shard's way in: arrivals become connections on its thread.
 use super::Arrival;
+use crate::admission::Entrance;
 use crate::front::{self, Front};
 use crate::metrics::Handshake;
 use crate::outbox::wire::Stream;
-use crate::shard::{Load, LoadPermit, Shard};
+use crate::shard::{Load, LoadPermit, Place};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,11 +57,8 @@ pub async fn run(front: Rc<Front>, sockets: Arc<Sockets>, mut jobs: Receiver<Job
     while let Some(job) = jobs.recv().await {
         match job {
             Job::Arrival(arrival, permit) => {
-                let (front, sockets) = (front.clone(), sockets.clone());
-                tokio::task::spawn_local(async move {
-                    let _open = Open::new(front.around.shard.clone(), permit);
-                    connection(front, &sockets, arrival).await;
-                });
+                let place = Place::new(front.around.shard.clone(), permit);
+                tokio::task::spawn_local(connection(front.clone(), sockets.clone(), arrival, place));
             }
             Job::Drain(window) => {
                 front.around.shard.drain(window);
@@ -72,7 +70,7 @@ pub async fn run(front: Rc<Front>, sockets: Arc<Sockets>, mut jobs: Receiver<Job
 }
 
 /// TLS where the listener has it, then HTTP.
-async fn connection(front: Rc<Front>, sockets: &Sockets, arrival: Arrival) {
+async fn connection(front: Rc<Front>, sockets: Arc<Sockets>, arrival: Arrival, place: Place) {
     let (tls, head_timeout) = &sockets.0[arrival.listener];
     let deadline = Instant::now() + *head_timeout;
     let metrics = front.around.shard.metrics();
@@ -89,25 +87,6 @@ async fn connection(front: Rc<Front>, sockets: &Sockets, arrival: Arrival) {
         },
     };
     let left = deadline.saturating_duration_since(Instant::now());
-    let entrance = Rc::new(arrival.entrance);
+    let entrance = Rc::new(Entrance::new(arrival.knock, place));
     Box::pin(front::serve(front, stream, entrance, left)).await;
-}
-
-/// A connection among the counters.
-struct Open {
-    shard: Rc<Shard>,
-    _load: LoadPermit,
-}
-
-impl Open {
-    fn new(shard: Rc<Shard>, load: LoadPermit) -> Open {
-        shard.metrics().connection_opened();
-        Open { shard, _load: load }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.shard.metrics().connection_closed();
-    }
 }
