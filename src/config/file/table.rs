@@ -1,0 +1,435 @@
+//! A table of the document, read key by key.
+use super::report::{Complaint, Place, Report};
+use super::schema::{self, Section};
+use super::units;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// A table, which may be missing from the file: then every key takes its default.
+///
+/// Making one notes its unknown keys.
+#[derive(Clone)]
+pub(super) struct Table<'d> {
+    report: &'d Report,
+    section: &'static Section,
+    /// The header or the key; `None` for the top level and for missing tables.
+    place: Option<Place>,
+    entries: Option<&'d DeTable<'d>>,
+}
+
+impl<'d> Table<'d> {
+    /// The whole document.
+    pub fn root(report: &'d Report, document: &'d DeTable<'d>) -> Table<'d> {
+        Table::new(report, Section::named(""), None, document)
+    }
+
+    fn new(report: &'d Report, section: &'static Section, place: Option<Place>, entries: &'d DeTable<'d>) -> Table<'d> {
+        let table = Table { report, section, place, entries: Some(entries) };
+        table.note_unknown();
+        table
+    }
+
+    fn note_unknown(&self) {
+        if self.section.keys.is_empty() {
+            return;
+        }
+        for entry in self.iter().filter(|e| !self.section.keys.contains(&e.key)) {
+            let in_secretive = matches!(self.section.name, "auth" | "route.auth" | "admin" | "cluster" | "rooms.hook");
+            if in_secretive && !schema::is_known(entry.key) {
+                self.report.hide(entry.place.clone());
+            }
+            let message = format!("unknown key `{}` in {}", printable(entry.key), self.section.header());
+            let help = schema::meant(entry.key, self.section);
+            self.report.fault(entry.key_place.clone(), Complaint { message, help });
+        }
+    }
+
+    /// Whether the file has it.
+    pub fn is_present(&self) -> bool {
+        self.entries.is_some()
+    }
+
+    /// Its header or key.
+    pub fn place(&self) -> Option<Place> {
+        self.place.clone()
+    }
+
+    /// Where faults go.
+    pub fn report(&self) -> &'d Report {
+        self.report
+    }
+
+    /// Its entries, ordered by their keys.
+    pub fn iter(&self) -> impl Iterator<Item = Entry<'d>> + use<'d> {
+        let report = self.report;
+        self.entries.into_iter().flat_map(|entries| entries.iter()).map(move |(key, value)| Entry {
+            report,
+            key: key.get_ref(),
+            key_place: key.span(),
+            place: value.span(),
+            value: value.get_ref(),
+        })
+    }
+
+    /// The entry of a key of its section.
+    pub fn entry(&self, key: &'static str) -> Option<Entry<'d>> {
+        debug_assert!(self.section.keys.contains(&key), "{key} is not in the schema of {}", self.section.name);
+        self.entries?.contains_key(key).then(|| self.iter().find(|e| e.key == key))?
+    }
+
+    /// Notes that a key is missing, unless the table is.
+    pub fn missing(&self, key: &str, help: Option<&str>) {
+        let message = format!("{} needs `{key}`", self.section.header());
+        self.report.absence(self.place.clone(), Complaint { message, help: help.map(str::to_owned) });
+    }
+
+    /// `true` or `false`.
+    pub fn flag(&self, key: &'static str, default: bool) -> bool {
+        self.entry(key).and_then(|e| e.flag()).unwrap_or(default)
+    }
+
+    /// A whole number within bounds.
+    pub fn number<N: TryFrom<u64>>(&self, key: &'static str, bounds: RangeInclusive<u64>, default: N) -> N {
+        self.entry(key).and_then(|e| e.number(bounds)).unwrap_or(default)
+    }
+
+    /// A duration within bounds.
+    pub fn duration(&self, key: &'static str, bounds: RangeInclusive<Duration>, default: Duration) -> Duration {
+        self.entry(key).and_then(|e| e.duration(bounds)).unwrap_or(default)
+    }
+
+    /// One of several words; those without a meaning are not supported yet.
+    pub fn choice<T: Copy>(&self, key: &'static str, words: &[(&str, Option<T>)], default: T) -> T {
+        self.entry(key).and_then(|e| e.choice(words)).unwrap_or(default)
+    }
+
+    /// Text that passes `check`.
+    pub fn checked(&self, key: &'static str, check: fn(&str) -> Result<(), Complaint>, default: &str) -> String {
+        let text = self.entry(key).and_then(|e| e.convert(|text| check(text).map(|()| text.to_owned())));
+        text.unwrap_or_else(|| default.to_owned())
+    }
+
+    /// A table below it, missing where the file has none.
+    pub fn table(&self, key: &'static str, section: &str) -> Table<'d> {
+        let missing = Table { report: self.report, section: Section::named(section), place: None, entries: None };
+        self.entry(key).and_then(|e| e.table(section)).unwrap_or(missing)
+    }
+
+    /// The tables of an array of tables.
+    pub fn tables(&self, key: &'static str, section: &str) -> Vec<Table<'d>> {
+        self.entry(key).map(|e| e.tables(section)).unwrap_or_default()
+    }
+
+    /// Refuses a key whose feature comes later.
+    pub fn refuse(&self, key: &'static str) {
+        if let Some(entry) = self.entry(key) {
+            entry.refuse("leave it out");
+        }
+    }
+
+    /// Refuses a flag that is not `off`.
+    pub fn only_flag(&self, key: &'static str, off: bool) {
+        if let Some(entry) = self.entry(key)
+            && entry.flag().is_some_and(|on| on != off)
+        {
+            entry.refuse(&format!("leave it out, or set it to {off}"));
+        }
+    }
+
+    /// Refuses a table below it that has any key.
+    pub fn refuse_table(&self, key: &'static str, section: &str) {
+        if let Some(entry) = self.entry(key)
+            && entry.table(section).is_some_and(|t| t.iter().next().is_some())
+        {
+            entry.refuse("leave it out");
+        }
+    }
+
+    /// Refuses a number that is none of `accepted`.
+    pub fn only_number(&self, key: &'static str, accepted: &[u64]) {
+        if let Some(entry) = self.entry(key)
+            && entry.number::<u64>(0..=u64::MAX).is_some_and(|n| !accepted.contains(&n))
+        {
+            let accepted: Vec<String> = accepted.iter().map(u64::to_string).collect();
+            entry.refuse(&format!("leave it out, or set it to {}", accepted.join(" or ")));
+        }
+    }
+
+    /// Refuses a duration other than `accepted`.
+    pub fn only_duration(&self, key: &'static str, accepted: Duration) {
+        if let Some(entry) = self.entry(key)
+            && entry.duration(Duration::ZERO..=Duration::MAX).is_some_and(|d| d != accepted)
+        {
+            entry.refuse(&format!("leave it out, or set it to \"{}\"", units::duration_text(accepted)));
+        }
+    }
+
+    /// Refuses a size other than `accepted`.
+    pub fn only_size(&self, key: &'static str, accepted: u64) {
+        if let Some(entry) = self.entry(key)
+            && entry.size(0..=u64::MAX).is_some_and(|n| n != accepted)
+        {
+            entry.refuse(&format!("leave it out, or set it to {}", units::size_text(accepted)));
+        }
+    }
+
+    /// Refuses text other than `accepted`.
+    pub fn only_text(&self, key: &'static str, accepted: &str) {
+        if let Some(entry) = self.entry(key)
+            && entry.text().is_some_and(|text| text != accepted)
+        {
+            entry.refuse(&format!("leave it out, or set it to \"{accepted}\""));
+        }
+    }
+}
+
+/// A key with its value, or one value of a list.
+#[derive(Clone)]
+pub(super) struct Entry<'d> {
+    report: &'d Report,
+    key: &'d str,
+    key_place: Place,
+    place: Place,
+    value: &'d DeValue<'d>,
+}
+
+impl<'d> Entry<'d> {
+    /// The key.
+    pub fn key(&self) -> &'d str {
+        self.key
+    }
+
+    /// The place of the key.
+    pub fn key_place(&self) -> Place {
+        self.key_place.clone()
+    }
+
+    /// The place of the value.
+    pub fn place(&self) -> Place {
+        self.place.clone()
+    }
+
+    /// Notes a fault of the value.
+    pub fn complain(&self, complaint: Complaint) {
+        self.report.fault(self.place(), complaint);
+    }
+
+    /// Notes that what the value names is not there.
+    pub fn complain_of_absence(&self, complaint: Complaint) {
+        self.report.absence(Some(self.place()), complaint);
+    }
+
+    /// Notes that the feature of this key comes later.
+    pub fn refuse(&self, help: &str) {
+        let message = format!("`{}` is not supported yet", self.key);
+        self.report.fault(self.key_place(), Complaint::new(message).help(help));
+    }
+
+    fn mismatch(&self, wanted: &str) {
+        let found = match self.value {
+            DeValue::String(_) => "a string",
+            DeValue::Integer(_) => "a number",
+            DeValue::Float(_) => "a fraction",
+            DeValue::Boolean(_) => "true or false",
+            DeValue::Datetime(_) => "a date",
+            DeValue::Array(_) => "a list",
+            DeValue::Table(_) => "a table",
+        };
+        self.complain(Complaint::new(format!("`{}` must be {wanted}, not {found}", printable(self.key))));
+    }
+
+    /// Text.
+    pub fn text(&self) -> Option<&'d str> {
+        let DeValue::String(text) = self.value else {
+            self.mismatch("a string");
+            return None;
+        };
+        Some(text)
+    }
+
+    /// Text, made into what it stands for.
+    pub fn convert<T>(&self, read: impl FnOnce(&'d str) -> Result<T, Complaint>) -> Option<T> {
+        read(self.text()?).map_err(|complaint| self.complain(complaint)).ok()
+    }
+
+    /// `true` or `false`.
+    pub fn flag(&self) -> Option<bool> {
+        let DeValue::Boolean(on) = self.value else {
+            self.mismatch("true or false");
+            return None;
+        };
+        Some(*on)
+    }
+
+    /// A whole number within bounds.
+    pub fn number<N: TryFrom<u64>>(&self, bounds: RangeInclusive<u64>) -> Option<N> {
+        if !matches!(self.value, DeValue::Integer(_)) {
+            self.mismatch("a number");
+            return None;
+        }
+        let number = self.integer().filter(|n| bounds.contains(n)).and_then(|n| N::try_from(n).ok());
+        if number.is_none() {
+            let (least, most) = bounds.into_inner();
+            self.complain(Complaint::new(format!("`{}` must be between {least} and {most}", self.key)));
+        }
+        number
+    }
+
+    /// The value as an integer that is not negative.
+    fn integer(&self) -> Option<u64> {
+        let DeValue::Integer(integer) = self.value else { return None };
+        u64::from_str_radix(integer.as_str(), integer.radix()).ok()
+    }
+
+    /// A duration within bounds.
+    pub fn duration(&self, bounds: RangeInclusive<Duration>) -> Option<Duration> {
+        let duration = match self.value {
+            DeValue::String(text) => units::duration(text),
+            _ => Err(units::bad_duration()),
+        };
+        let duration = duration.map_err(|complaint| self.complain(complaint)).ok()?;
+        if !bounds.contains(&duration) {
+            let [least, most] = [bounds.start(), bounds.end()].map(|d| units::duration_text(*d));
+            self.complain(Complaint::new(format!("`{}` must be between \"{least}\" and \"{most}\"", self.key)));
+            return None;
+        }
+        Some(duration)
+    }
+
+    /// A duration in which 0 lifts the limit: `Some(None)`.
+    pub fn duration_limit(&self, bounds: RangeInclusive<Duration>) -> Option<Option<Duration>> {
+        let is_zero_text = matches!(self.value, DeValue::String(t) if units::duration(t).is_ok_and(|d| d.is_zero()));
+        if self.integer() == Some(0) || is_zero_text {
+            return Some(None);
+        }
+        self.duration(bounds).map(Some)
+    }
+
+    /// A size within bounds, in bytes.
+    pub fn size(&self, bounds: RangeInclusive<u64>) -> Option<u64> {
+        let size = match self.value {
+            DeValue::String(text) => units::size(text),
+            DeValue::Integer(_) => self.integer().ok_or_else(units::bad_size),
+            _ => Err(units::bad_size()),
+        };
+        let size = size.map_err(|complaint| self.complain(complaint)).ok()?;
+        if !bounds.contains(&size) {
+            let [least, most] = [*bounds.start(), *bounds.end()].map(units::size_text);
+            self.complain(Complaint::new(format!("`{}` must be between {least} and {most}", self.key)));
+            return None;
+        }
+        Some(size)
+    }
+
+    /// A path, relative to `folder`.
+    pub fn path(&self, folder: &Path) -> Option<PathBuf> {
+        self.convert(|text| {
+            if text.is_empty() || text.chars().any(char::is_control) {
+                return Err(Complaint::new(format!("`{}` must be the path of a file", self.key)));
+            }
+            Ok(folder.join(text))
+        })
+    }
+
+    /// One of several words; those without a meaning are not supported yet.
+    pub fn choice<T: Copy>(&self, words: &[(&str, Option<T>)]) -> Option<T> {
+        let text = self.text()?;
+        let Some((_, meaning)) = words.iter().find(|(word, _)| *word == text) else {
+            let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            let help = match all.iter().find(|w| w.eq_ignore_ascii_case(text)).copied().or(schema::closest(text, &all))
+            {
+                Some(close) => format!("did you mean \"{close}\"?"),
+                None => format!("it is one of \"{}\"", all.join("\", \"")),
+            };
+            self.complain(Complaint::new(format!("unknown value for `{}`", self.key)).help(help));
+            return None;
+        };
+        if meaning.is_none() {
+            self.complain(Complaint::new(format!("`{} = \"{text}\"` is not supported yet", self.key)));
+        }
+        *meaning
+    }
+
+    /// The values of a list, at most `most` of them.
+    pub fn list(&self, most: usize) -> Option<Vec<Entry<'d>>> {
+        let DeValue::Array(values) = self.value else {
+            self.mismatch("a list");
+            return None;
+        };
+        if values.len() > most {
+            self.complain(Complaint::new(format!("`{}` has {} entries; at most {most}", self.key, values.len())));
+            return None;
+        }
+        Some(values.iter().map(|value| self.part(value)).collect())
+    }
+
+    /// The values of a list; nothing is noted where it is none.
+    pub fn list_quietly(&self) -> Vec<Entry<'d>> {
+        self.value.as_array().into_iter().flat_map(|values| values.iter()).map(|value| self.part(value)).collect()
+    }
+
+    /// Whether the value is a table with this key.
+    pub fn table_has(&self, key: &str) -> bool {
+        self.value.as_table().is_some_and(|entries| entries.contains_key(key))
+    }
+
+    /// Whether the value is this text.
+    pub fn is(&self, text: &str) -> bool {
+        self.value.as_str() == Some(text)
+    }
+
+    fn part(&self, value: &'d Spanned<DeValue<'d>>) -> Entry<'d> {
+        Entry { place: value.span(), value: value.get_ref(), ..self.clone() }
+    }
+
+    /// A table.
+    pub fn table(&self, section: &str) -> Option<Table<'d>> {
+        let section = Section::named(section);
+        match self.value {
+            DeValue::Table(entries) => Some(Table::new(self.report, section, Some(self.key_place()), entries)),
+            DeValue::Array(tables) if tables.iter().any(|t| t.get_ref().is_table()) => {
+                let message = format!("`{}` is one table, not several", self.key);
+                self.complain(Complaint::new(message).help(format!("write {}", section.header())));
+                None
+            }
+            _ => {
+                self.mismatch("a table");
+                None
+            }
+        }
+    }
+
+    /// The tables of an array of tables, at most 1,024.
+    pub fn tables(&self, section: &str) -> Vec<Table<'d>> {
+        let section = Section::named(section);
+        let entries = match self.value {
+            DeValue::Array(_) => self.list(1024).unwrap_or_default(),
+            DeValue::Table(_) => {
+                let message = format!("there may be several of `{}`", self.key);
+                let help = format!("write {}, with two brackets", section.header());
+                self.report.fault(self.key_place(), Complaint::new(message).help(help));
+                vec![self.clone()]
+            }
+            _ => {
+                self.mismatch("a list of tables");
+                vec![]
+            }
+        };
+        let table = |entry: Entry<'d>| match entry.value {
+            DeValue::Table(entries) => Some(Table::new(self.report, section, Some(entry.place), entries)),
+            _ => {
+                entry.mismatch("a list of tables");
+                None
+            }
+        };
+        entries.into_iter().filter_map(table).collect()
+    }
+}
+
+/// A key without what a terminal would act upon.
+fn printable(key: &str) -> String {
+    key.chars().take(64).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
