@@ -34,6 +34,7 @@ use report::Report;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::string::FromUtf8Error;
 use table::Table;
 use toml::de::DeTable;
 
@@ -44,16 +45,19 @@ use toml::de::DeTable;
 pub fn load(path: &Path) -> Result<Config, Faults> {
     let name = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|e| Faults::of_file(&name, format!("cannot be read: {e}")))?;
-    let text = match String::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(e) => {
-            let line = 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();
-            return Err(Faults::of_file(&name, format!("is not UTF-8: see line {line}")));
-        }
-    };
+    let text = String::from_utf8(bytes).map_err(|e| not_utf8(&e, &name))?;
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
     read(&text, &name, &World { folder, env: &|name| std::env::var(name).ok(), cores, resolve: &resolve })
+}
+
+/// The fault of a file that is not text, at the first byte that is none.
+fn not_utf8(error: &FromUtf8Error, name: &str) -> Faults {
+    let end = error.utf8_error().valid_up_to();
+    let text = String::from_utf8_lossy(&error.as_bytes()[..end]);
+    let report = Report::default();
+    report.syntax(Some(end..end), "this is not UTF-8");
+    report.into_faults(&text, name).unwrap_or_else(|| Faults::of_file(name, "is not UTF-8".to_owned()))
 }
 
 /// Reads `text` as the file `name`, whose folder relative paths start from. `env` looks up

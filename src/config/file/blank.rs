@@ -45,7 +45,7 @@ fn assigned(text: &str) -> Vec<Place> {
         if !bytes.get(sign).is_some_and(|b| matches!(b, b'=' | b':')) {
             continue;
         }
-        let value = skip(bytes, sign + 1, |b| matches!(b, b' ' | b'\t'));
+        let value = skip(bytes, sign + 1, |b| b.is_ascii_whitespace());
         let end = value_end(bytes, value);
         if is_suspect || !is_variable(text[value..end].trim_matches(['"', '\''])) {
             found.push(value..end);
@@ -81,7 +81,15 @@ fn skip(bytes: &[u8], from: usize, wanted: impl Fn(u8) -> bool) -> usize {
 fn value_end(bytes: &[u8], from: usize) -> usize {
     let rest = &bytes[from..];
     match rest.first() {
-        Some(b'"' | b'\'') => string_end(bytes, from),
+        Some(b'"' | b'\'') => {
+            let end = string_end(bytes, from);
+            let after = skip(bytes, end, |b| matches!(b, b' ' | b'\t' | b'\r'));
+            // A quote within a secret ends its string too early: the rest of the line is the rest of it.
+            match bytes.get(after) {
+                None | Some(b',' | b'}' | b']' | b'#' | b'\n') => end,
+                Some(_) => skip(bytes, after, |b| b != b'\n'),
+            }
+        }
         Some(b'[' | b'{') => {
             let mut depth = 0usize;
             let mut i = from;
@@ -112,15 +120,10 @@ fn string_end(bytes: &[u8], from: usize) -> usize {
         let body = from + 3;
         return bytes[body..].windows(3).position(|w| w == [quote; 3]).map_or(bytes.len(), |n| body + n + 3);
     }
+    // One without its closing quote may go on in the next line, where a parser would not look for it.
     let mut i = from + 1;
-    while i < bytes.len() && bytes[i] != b'\n' {
-        if bytes[i] == b'\\' && quote == b'"' {
-            i += 1;
-        } else if bytes[i] == quote {
-            // A secret with a stray quote in it: what follows up to the end of the line may be the rest of it.
-            return i + 1;
-        }
-        i += 1;
+    while i < bytes.len() && bytes[i] != quote {
+        i += if bytes[i] == b'\\' && quote == b'"' { 2 } else { 1 };
     }
-    i.min(bytes.len())
+    (i + 1).min(bytes.len())
 }

@@ -86,7 +86,8 @@ impl Report {
             (Kind::Value, Some(place)) => !broken.iter().any(|b| b.contains(&place.start)),
             (Kind::Value, None) => true,
         });
-        noted.sort_by_key(|n| n.place.as_ref().map(|p| (p.start, p.end)));
+        let order = |n: &Noted| n.place.as_ref().map(|p| (p.start, p.end));
+        noted.sort_by(|a, b| order(a).cmp(&order(b)).then_with(|| a.complaint.message.cmp(&b.complaint.message)));
         noted.dedup_by(|a, b| a.place == b.place && a.complaint.message == b.complaint.message);
         if noted.is_empty() {
             return None;
