@@ -58,7 +58,7 @@ pub(super) fn read<'d>(table: &Table<'d>, world: &World) -> Tokens<'d> {
         on_reject: OnReject::Close,
     };
     let base = read_route(table, &base);
-    table.only_duration("jwks_refresh", JWKS_REFRESH);
+    table.only_duration("jwks_refresh", &[JWKS_REFRESH]);
     let audience = table.entry("audience").and_then(|e| e.list(64)).unwrap_or_default();
     let text = |e: &Entry| e.convert(|text| host::check_text(text).map(|()| text.to_owned()));
     let auth = Auth {

@@ -18,19 +18,19 @@ fn refuse_later_keys(table: &Table) {
     table.choice("create", &[("join", Some(())), ("declared", None)], ());
     let history = table.table("history", "rooms.history");
     history.only_number("messages", &[100, 0]);
-    history.only_duration("age", Duration::from_secs(600));
+    history.only_duration("age", &[Duration::from_secs(600)]);
     history.only_size("bytes", 4 << 20);
     let duplicates = table.table("duplicates", "rooms.duplicates");
-    duplicates.only_duration("age", Duration::from_secs(300));
+    duplicates.only_duration("age", &[Duration::from_secs(300), Duration::ZERO]);
     duplicates.only_number("per_client", &[128, 0]);
-    table.only_duration("typing_expiry", Duration::from_secs(5));
+    table.only_duration("typing_expiry", &[Duration::from_secs(5)]);
     if let Some(entry) = table.entry("policy") {
         let policies = entry.tables("rooms.policy");
         for policy in &policies {
             policy.table("history", "rooms.policy.history");
         }
         if !policies.is_empty() {
-            entry.refuse("leave [[rooms.policy]] out");
+            entry.refuse();
         }
     }
     table.refuse_table("store", "rooms.store");

@@ -188,7 +188,12 @@ pub(super) fn meant(key: &str, section: &Section) -> Option<String> {
     if let Some(close) = close.filter(|c| strsim::damerau_levenshtein(&lower, c) <= 1) {
         return Some(format!("did you mean `{close}`?"));
     }
-    let homes: Vec<String> = SECTIONS.iter().filter(|s| s.keys.contains(&key)).map(home).collect();
+    let longer: Vec<String> =
+        section.keys.iter().filter(|k| k.starts_with(&format!("{lower}_"))).map(|k| format!("`{k}`")).collect();
+    if !longer.is_empty() {
+        return Some(format!("did you mean {}?", longer.join(" or ")));
+    }
+    let homes: Vec<String> = SECTIONS.iter().filter(|s| s.keys.contains(&key)).map(Section::header).collect();
     if !homes.is_empty() {
         return Some(format!("`{key}` belongs to {}", homes.join(" or ")));
     }
@@ -197,11 +202,7 @@ pub(super) fn meant(key: &str, section: &Section) -> Option<String> {
     }
     SECTIONS
         .iter()
-        .find_map(|s| closest(&lower, s.keys).map(|close| format!("did you mean `{close}`, of {}?", home(s))))
-}
-
-fn home(section: &Section) -> String {
-    section.header()
+        .find_map(|s| closest(&lower, s.keys).map(|close| format!("did you mean `{close}`, of {}?", s.header())))
 }
 
 /// The candidate that `word` is a slip of, if any is close enough.

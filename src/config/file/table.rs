@@ -41,7 +41,11 @@ impl<'d> Table<'d> {
             if in_secretive && !schema::is_known(entry.key) {
                 self.report.hide(entry.place.clone());
             }
-            let message = format!("unknown key `{}` in {}", printable(entry.key), self.section.header());
+            let place = match self.section.name {
+                "" => "at the top level".to_owned(),
+                _ => format!("in {}", self.section.header()),
+            };
+            let message = format!("unknown key `{}` {place}", printable(entry.key));
             let help = schema::meant(entry.key, self.section);
             self.report.fault(entry.key_place.clone(), Complaint { message, help });
         }
@@ -126,16 +130,7 @@ impl<'d> Table<'d> {
     /// Refuses a key whose feature comes later.
     pub fn refuse(&self, key: &'static str) {
         if let Some(entry) = self.entry(key) {
-            entry.refuse("leave it out");
-        }
-    }
-
-    /// Refuses a flag that is not `off`.
-    pub fn only_flag(&self, key: &'static str, off: bool) {
-        if let Some(entry) = self.entry(key)
-            && entry.flag().is_some_and(|on| on != off)
-        {
-            entry.refuse(&format!("leave it out, or set it to {off}"));
+            entry.refuse();
         }
     }
 
@@ -144,7 +139,16 @@ impl<'d> Table<'d> {
         if let Some(entry) = self.entry(key)
             && entry.table(section).is_some_and(|t| t.iter().next().is_some())
         {
-            entry.refuse("leave it out");
+            entry.refuse();
+        }
+    }
+
+    /// Refuses a flag that is not `off`.
+    pub fn only_flag(&self, key: &'static str, off: bool) {
+        if let Some(entry) = self.entry(key)
+            && entry.flag().is_some_and(|on| on != off)
+        {
+            entry.refuse_other_than(off.to_string());
         }
     }
 
@@ -154,16 +158,17 @@ impl<'d> Table<'d> {
             && entry.number::<u64>(0..=u64::MAX).is_some_and(|n| !accepted.contains(&n))
         {
             let accepted: Vec<String> = accepted.iter().map(u64::to_string).collect();
-            entry.refuse(&format!("leave it out, or set it to {}", accepted.join(" or ")));
+            entry.refuse_other_than(accepted.join(" or "));
         }
     }
 
-    /// Refuses a duration other than `accepted`.
-    pub fn only_duration(&self, key: &'static str, accepted: Duration) {
+    /// Refuses a duration that is none of `accepted`.
+    pub fn only_duration(&self, key: &'static str, accepted: &[Duration]) {
         if let Some(entry) = self.entry(key)
-            && entry.duration(Duration::ZERO..=Duration::MAX).is_some_and(|d| d != accepted)
+            && entry.duration(Duration::ZERO..=Duration::MAX).is_some_and(|d| !accepted.contains(&d))
         {
-            entry.refuse(&format!("leave it out, or set it to \"{}\"", units::duration_text(accepted)));
+            let accepted: Vec<String> = accepted.iter().map(|d| format!("\"{}\"", units::duration_text(*d))).collect();
+            entry.refuse_other_than(accepted.join(" or "));
         }
     }
 
@@ -172,7 +177,7 @@ impl<'d> Table<'d> {
         if let Some(entry) = self.entry(key)
             && entry.size(0..=u64::MAX).is_some_and(|n| n != accepted)
         {
-            entry.refuse(&format!("leave it out, or set it to {}", units::size_text(accepted)));
+            entry.refuse_other_than(units::size_text(accepted));
         }
     }
 
@@ -181,7 +186,7 @@ impl<'d> Table<'d> {
         if let Some(entry) = self.entry(key)
             && entry.text().is_some_and(|text| text != accepted)
         {
-            entry.refuse(&format!("leave it out, or set it to \"{accepted}\""));
+            entry.refuse_other_than(format!("\"{accepted}\""));
         }
     }
 }
@@ -223,9 +228,14 @@ impl<'d> Entry<'d> {
     }
 
     /// Notes that the feature of this key comes later.
-    pub fn refuse(&self, help: &str) {
+    pub fn refuse(&self) {
         let message = format!("`{}` is not supported yet", self.key);
-        self.report.fault(self.key_place(), Complaint::new(message).help(help));
+        self.report.fault(self.key_place(), Complaint::new(message));
+    }
+
+    fn refuse_other_than(&self, accepted: String) {
+        let message = format!("`{}` other than {accepted} is not supported yet", self.key);
+        self.report.fault(self.key_place(), Complaint::new(message));
     }
 
     fn mismatch(&self, wanted: &str) {
@@ -410,7 +420,8 @@ impl<'d> Entry<'d> {
             DeValue::Table(_) => {
                 let message = format!("there may be several of `{}`", self.key);
                 let help = format!("write {}, with two brackets", section.header());
-                self.report.fault(self.key_place(), Complaint::new(message).help(help));
+                // Recovery after a header without its end makes such tables too.
+                self.report.absence(Some(self.key_place()), Complaint::new(message).help(help));
                 vec![self.clone()]
             }
             _ => {

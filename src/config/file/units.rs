@@ -58,6 +58,9 @@ fn split(text: &str) -> (&str, &str) {
 /// A duration as a file would have it.
 pub(super) fn duration_text(duration: Duration) -> String {
     let millis = duration.as_millis();
+    if millis == 0 {
+        return "0s".to_owned();
+    }
     for (unit, size) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
         if millis >= size && millis.is_multiple_of(size) {
             return format!("{}{unit}", millis / size);

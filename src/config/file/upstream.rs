@@ -63,8 +63,8 @@ fn refuse_later_keys(table: &Table) {
     }
     let health = table.table("health", "upstream.NAME.health");
     health.only_text("path", "");
-    health.only_duration("interval", Duration::from_secs(5));
-    health.only_duration("timeout", Duration::from_secs(2));
+    health.only_duration("interval", &[Duration::from_secs(5)]);
+    health.only_duration("timeout", &[Duration::from_secs(2)]);
     health.only_number("rise", &[2]);
     health.only_number("fall", &[3]);
 }
