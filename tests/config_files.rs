@@ -3,9 +3,10 @@
 //!
 //! `BLESS=1 cargo test --test config_files` writes that text anew, and fails, so that it is read
 //! before it is believed.
+use jsonwebtoken::Algorithm;
 use std::fs;
 use std::path::{Path, PathBuf};
-use wsgate::config::{self, Address, KeySource, Service};
+use wsgate::config::{self, Address, KeySource, OnExcess, OnReject, Service, TokenSource};
 
 const GOOD_MIN: usize = 6;
 const BAD_MIN: usize = 90;
@@ -43,6 +44,29 @@ fn good_files_are_read() {
             panic!("{faults}");
         }
     }
+}
+
+#[test]
+fn a_production_file_means_what_it_says() {
+    let config = parse(Path::new("tests/config/good/production.toml")).unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!((config.server.shards, config.server.drain.as_secs()), (8, 45));
+    assert_eq!(config.listeners[0].trusted_proxies.len(), 3);
+    assert_eq!(config.listeners[0].tls[1].private_key, PathBuf::from("/etc/wsgate/api-key.pem"));
+    assert_eq!(config.listeners[1].address, Address::Unix(PathBuf::from("/run/wsgate/http.sock")));
+    assert_eq!(config.auth.algorithms, [Algorithm::RS256, Algorithm::PS256]);
+    let [app, api, live] = &config.routes[..] else { panic!("three routes") };
+    assert_eq!((app.limits.on_excess, app.limits.compression), (OnExcess::Reject, false));
+    assert_eq!(app.limits.max_message_size, 32 << 10);
+    assert!(!app.origins.missing && api.origins.missing && api.origins.allow.is_empty());
+    assert_eq!(api.auth.sources, [TokenSource::Header]);
+    assert_eq!((api.auth.close_on_expiry, api.auth.on_reject), (false, OnReject::Http));
+    assert_eq!(live.auth.sources, [TokenSource::Subprotocol, TokenSource::Cookie]);
+    assert_eq!((live.limits.max_message_size, live.limits.idle_timeout), (u64::MAX, None));
+    let upstream = &config.upstreams[0];
+    assert_eq!((upstream.retries, upstream.preserve_host, upstream.connect_timeout.as_millis()), (2, false, 500));
+    assert_eq!((upstream.servers[2].host.as_str(), upstream.servers[2].port), ("fd00::13", 8765));
+    assert!(config.rooms.broadcast_to_all && !config.rooms.presence);
+    assert_eq!(config.ip_limits.connections, Some(400));
 }
 
 #[test]
@@ -90,6 +114,11 @@ fn the_file_of_a_fresh_checkout_is_good() {
     let routes: Vec<(&str, Service)> = config.routes.iter().map(|r| (r.name(), r.service)).collect();
     assert_eq!(routes, [("/ws", Service::Rooms), ("/echo", Service::Echo)]);
     assert!(config.admin.is_some_and(|admin| admin.address.ip().is_loopback()));
+    let text = fs::read_to_string("gateway.toml").expect("a readable file");
+    let uncommented = text.replace("# [", "[").replace("# path", "path").replace("# service", "service");
+    let uncommented = uncommented.replace("# upstream", "upstream").replace("# servers", "servers");
+    let config = config::file::parse(&uncommented, "gateway.toml", &env, 2).unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!((config.routes.len(), config.routes[2].service), (3, Service::Proxy(0)));
 }
 
 #[test]

@@ -11,6 +11,7 @@
 mod admin;
 mod auth;
 mod blank;
+mod entry;
 mod fault;
 mod host;
 mod limits;

@@ -1,8 +1,9 @@
 //! `[admin]`.
 use super::World;
+use super::entry::Entry;
 use super::listener;
 use super::report::{Complaint, Place};
-use super::table::{Entry, Table};
+use super::table::Table;
 use crate::config::Admin;
 use crate::config::secret::Secret;
 

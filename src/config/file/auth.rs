@@ -1,9 +1,10 @@
 //! `[auth]`, and what a route says of tokens.
 use super::World;
 use super::blank;
+use super::entry::Entry;
 use super::host;
 use super::report::Complaint;
-use super::table::{Entry, Table};
+use super::table::Table;
 use crate::config::secret::Secret;
 use crate::config::{Auth, KeySource, OnReject, RouteAuth, TokenSource};
 use jsonwebtoken::Algorithm;

@@ -1,8 +1,9 @@
 //! `[[listener]]`.
 use super::World;
+use super::entry::Entry;
 use super::host::{self, Host};
 use super::report::{Complaint, Place};
-use super::table::{Entry, Table};
+use super::table::Table;
 use crate::config::{Address, Admin, Certificate, Listener};
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};

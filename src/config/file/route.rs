@@ -1,11 +1,12 @@
 //! `[[route]]`.
 use super::auth::{self, Tokens};
+use super::entry::Entry;
 use super::host;
 use super::limits;
 use super::origins;
 use super::report::{Complaint, Place};
 use super::schema;
-use super::table::{Entry, Table};
+use super::table::Table;
 use crate::config::{
     Limits, Namespace, OnExcess, OriginPattern, Origins, PathPattern, Route, Service, TokenSource, Upstream,
 };

@@ -1,7 +1,8 @@
 //! `[upstream.NAME]`.
+use super::entry::Entry;
 use super::host;
 use super::report::Complaint;
-use super::table::{Entry, Table};
+use super::table::Table;
 use crate::config::{Backend, Upstream};
 use std::sync::Arc;
 use std::time::Duration;
