@@ -1,6 +1,6 @@
 //! The configuration, valid by construction.
 //!
-//! [`file`] reads `gateway.toml` and reports every fault with its place; what it returns is a
+//! [`mod@file`] reads `gateway.toml` and reports every fault with its place; what it returns is a
 //! [`Config`], in which nothing is left to check: addresses are parsed, routes name services that
 //! exist, secrets have been read.
 pub mod file;
