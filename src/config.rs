@@ -359,7 +359,7 @@ pub struct Rooms {
 }
 
 /// `[admin]`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Admin {
     /// Where it listens.
     pub address: SocketAddr,

@@ -32,7 +32,7 @@ const GRACE: Duration = Duration::from_secs(5);
 struct Parts {
     config: Arc<Config>,
     gate: Arc<Gate>,
-    tls: Vec<Option<Tls>>,
+    tls: Vec<Option<Arc<Tls>>>,
     limiter: Arc<Limiter>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
@@ -76,14 +76,17 @@ async fn serve(config: Arc<Config>, program: &str) -> Result<(), String> {
     banner::print(&config, &addresses, program);
     notifier.ready("serving");
     loop {
-        tokio::select! {
-            () = signals.stop() => break,
-            Some(()) = signals.reload.recv() => {
+        let sign = tokio::select! {
+            sign = signals.next() => sign,
+            died = shards.next_end() => return Err(died),
+        };
+        match sign {
+            Sign::Stop => break,
+            Sign::Reload => {
                 notifier.reloading();
                 parts.reload().await;
                 notifier.ready("serving");
             }
-            died = shards.next_end() => return Err(died),
         }
     }
     tracing::info!(window_s = config.server.drain.as_secs_f64(), "stopping");
@@ -120,12 +123,24 @@ impl Signals {
         })
     }
 
-    async fn stop(&mut self) {
+    async fn next(&mut self) -> Sign {
         tokio::select! {
-            _ = self.terminate.recv() => (),
-            _ = self.interrupt.recv() => (),
+            _ = self.terminate.recv() => Sign::Stop,
+            _ = self.interrupt.recv() => Sign::Stop,
+            _ = self.reload.recv() => Sign::Reload,
         }
     }
+
+    async fn stop(&mut self) {
+        while self.next().await != Sign::Stop {}
+    }
+}
+
+/// What a signal means.
+#[derive(PartialEq, Eq)]
+enum Sign {
+    Stop,
+    Reload,
 }
 
 fn make_missing_files(config: &Config) -> Result<(), String> {
@@ -148,7 +163,7 @@ impl Parts {
         let gate = Gate::new(config.clone(), limiter.clone()).map_err(|e| e.to_string())?;
         let load = |l: &crate::config::Listener| match l.tls.as_slice() {
             [] => Ok(None),
-            certificates => Tls::load(certificates).map(Some).map_err(|e| e.to_string()),
+            certificates => Tls::load(certificates).map(|tls| Some(Arc::new(tls))).map_err(|e| e.to_string()),
         };
         Ok(Parts {
             tls: config.listeners.iter().map(load).collect::<Result<_, _>>()?,
@@ -166,7 +181,7 @@ impl Parts {
         let (shared, inboxes) = Shared::new(config.server.shards, Arc::new(config.rooms.clone()));
         let upstreams = Upstreams::new(&config.upstreams);
         let timeouts = config.listeners.iter().map(|l| l.header_timeout);
-        let acceptors = self.tls.iter().map(|t| t.as_ref().map(Tls::acceptor));
+        let acceptors = self.tls.iter().map(|t| t.as_deref().map(Tls::acceptor));
         let sockets = Arc::new(Sockets(acceptors.zip(timeouts).collect()));
         let parts = inboxes.into_iter().enumerate().map(|(index, inbox)| ShardParts {
             index,

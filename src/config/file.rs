@@ -32,6 +32,7 @@ pub use fault::{Fault, Faults};
 
 use super::Config;
 use report::Report;
+use std::time::Duration;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -124,4 +125,12 @@ fn config(root: &Table, world: &World) -> Config {
         admin: admin.map(|(admin, _)| admin),
         namespaces,
     }
+}
+
+/// Reads a duration as the file has them: `500ms`, `10s`, `5m`, `1h`, `1d`.
+///
+/// # Errors
+/// In words.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    units::duration(text).map_err(|complaint| complaint.message)
 }

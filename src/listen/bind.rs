@@ -1,4 +1,4 @@
-//! Binding, and accepting without a runtime's registration: the socket will belong to a shard's.
+//! Binding, and accepting: the socket leaves the main thread's runtime, it will belong to a shard's.
 use super::Accepted;
 use crate::config::{Address, Config};
 use crate::outbox::wire::Socket;
@@ -7,20 +7,24 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::{TcpListener, UnixListener};
 
 /// Connections that may wait in the kernel's queue.
 const QUEUE: i32 = 4096;
 
 /// A socket that listens.
 pub struct Bound {
-    socket: AsyncFd<socket2::Socket>,
+    socket: Listening,
     /// Its place in the configuration.
     pub listener: usize,
     /// Where it listens, for people.
     pub address: String,
     path: Option<PathBuf>,
+}
+
+enum Listening {
+    Tcp(TcpListener),
+    Unix(UnixListener),
 }
 
 /// Binds every listener of the configuration. Must be called within a runtime.
@@ -82,17 +86,21 @@ fn unix(path: &Path) -> io::Result<socket2::Socket> {
 
 impl Bound {
     fn new(socket: socket2::Socket, listener: usize, address: String, path: Option<PathBuf>) -> Result<Bound, String> {
-        let socket = AsyncFd::with_interest(socket, Interest::READABLE).map_err(|e| format!("{address}: {e}"))?;
-        Ok(Bound { socket, listener, address, path })
+        let listening = match path {
+            None => TcpListener::from_std(socket.into()).map(Listening::Tcp),
+            Some(_) => UnixListener::from_std(socket.into()).map(Listening::Unix),
+        };
+        Ok(Bound { socket: listening.map_err(|e| format!("{address}: {e}"))?, listener, address, path })
     }
 
     /// The next connection.
     pub async fn accept(&self) -> io::Result<(Accepted, Option<IpAddr>)> {
-        let (socket, peer) = self.socket.async_io(Interest::READABLE, |s| s.accept()).await?;
-        socket.set_nonblocking(true)?;
-        Ok(match self.path {
-            None => (Accepted::Tcp(socket.into()), peer.as_socket().map(|a| a.ip().to_canonical())),
-            Some(_) => (Accepted::Unix(socket.into()), None),
+        Ok(match &self.socket {
+            Listening::Tcp(listener) => {
+                let (socket, peer) = listener.accept().await?;
+                (Accepted::Tcp(socket.into_std()?), Some(peer.ip().to_canonical()))
+            }
+            Listening::Unix(listener) => (Accepted::Unix(listener.accept().await?.0.into_std()?), None),
         })
     }
 }

@@ -21,12 +21,19 @@ pub enum TokenFault {
     Expired,
 }
 
-impl fmt::Display for TokenFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl TokenFault {
+    /// In words.
+    pub fn message(self) -> &'static str {
+        match self {
             TokenFault::Invalid => "token invalid",
             TokenFault::Expired => "token expired",
-        })
+        }
+    }
+}
+
+impl fmt::Display for TokenFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message())
     }
 }
 
