@@ -147,7 +147,7 @@ impl Walker {
             let raw = &bytes[*at - head.size..*at + length];
             let payload = &bytes[*at..*at + length];
             *at += length;
-            self.judge_close(opcode, payload)?;
+            judge_close(&mut self.headers, opcode, payload)?;
             return Ok(Some(Piece::Control { opcode, raw, payload }));
         }
         let mut kept = self.control.take().unwrap_or_else(|| Box::new(Kept::EMPTY));
@@ -167,20 +167,17 @@ impl Walker {
             return Ok(None);
         }
         let (opcode, raw, payload) = kept.finish();
-        if opcode == Control::Close {
-            self.headers.close();
-            read_close(payload)?;
-        }
+        judge_close(&mut self.headers, opcode, payload)?;
         Ok(Some(Piece::Control { opcode, raw, payload }))
     }
+}
 
-    fn judge_close(&mut self, opcode: Control, payload: &[u8]) -> Result<(), Fault> {
-        if opcode == Control::Close {
-            self.headers.close();
-            read_close(payload)?;
-        }
-        Ok(())
+fn judge_close(headers: &mut Headers, opcode: Control, payload: &[u8]) -> Result<(), Fault> {
+    if opcode == Control::Close {
+        headers.close();
+        read_close(payload)?;
     }
+    Ok(())
 }
 
 impl Tally {
