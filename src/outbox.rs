@@ -26,6 +26,8 @@ pub struct Peer {
     backlog: usize,
     failed: Option<io::ErrorKind>,
     session: Option<Waker>,
+    /// The session's task is woken by the socket when it can be written.
+    waits_for_socket: bool,
 }
 
 /// What a flush achieved.
@@ -49,6 +51,7 @@ impl Peer {
             backlog: 0,
             failed: None,
             session: None,
+            waits_for_socket: false,
         }
     }
 
@@ -88,7 +91,10 @@ impl Peer {
         while self.failed.is_none() {
             if self.queue.is_empty() {
                 return match self.wire.try_flush() {
-                    Ok(()) => Flush::Done,
+                    Ok(()) => {
+                        self.waits_for_socket = false;
+                        Flush::Done
+                    }
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.block(),
                     Err(e) => self.fail(e.kind()),
                 };
@@ -136,8 +142,8 @@ impl Peer {
 
     /// The session must wait for the socket: only its own task can be woken when it is writable.
     fn block(&mut self) -> Flush {
-        if let Some(session) = self.session.take() {
-            session.wake();
+        if !self.waits_for_socket {
+            self.wake_session();
         }
         Flush::Blocked
     }
@@ -146,37 +152,36 @@ impl Peer {
         self.failed = Some(kind);
         self.queue = VecDeque::new();
         self.backlog = 0;
-        if let Some(session) = self.session.take() {
-            session.wake();
-        }
+        self.wake_session();
         Flush::Failed
     }
 
-    /// Writes what is queued, and remembers the session's task for when more can be written.
+    /// Writes what is queued, and remembers the session's task: for when more can be written, and for
+    /// [`wake_session`](Self::wake_session).
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Flush> {
+        if !self.session.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            self.session = Some(cx.waker().clone());
+        }
         loop {
-            self.session = None;
+            self.waits_for_socket = true;
             match self.flush() {
                 Flush::Blocked => match self.wire.poll_writable(cx) {
                     Poll::Ready(Ok(())) => continue,
                     Poll::Ready(Err(e)) => return Poll::Ready(self.fail(e.kind())),
-                    // It is woken by the socket; another flush need not wake it.
                     Poll::Pending => return Poll::Pending,
                 },
-                done => {
-                    self.session = Some(cx.waker().clone());
-                    return Poll::Ready(done);
-                }
+                done => return Poll::Ready(done),
             }
         }
     }
 
-    /// Reads into `buffer`; 0 at the end of the stream.
+    /// Reads into `buffer`; 0 at the end of the stream. A socket that has failed when it was written is read to its
+    /// end all the same, since its last words may be a Close.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        if let Some(kind) = self.failed {
-            return Poll::Ready(Err(kind.into()));
+        match (self.wire.poll_read(cx, buffer), self.failed) {
+            (Poll::Pending, Some(kind)) => Poll::Ready(Err(kind.into())),
+            (read, _) => read,
         }
-        self.wire.poll_read(cx, buffer)
     }
 
     /// Forgets the frames of which nothing is written yet, so that a Close can still go out.

@@ -4,6 +4,7 @@
 //! there a [`Backend`], and only with one can a [`Relay`] be made. The relay forwards the very bytes of
 //! both sides and counts them; it adds no frame but its own pings and the Close.
 mod handshake;
+mod headers;
 mod pool;
 mod relay;
 

@@ -8,6 +8,7 @@ use tokio_rustls::rustls::ServerConnection;
 use tokio_rustls::server::TlsStream;
 
 /// A connected socket.
+#[derive(Debug)]
 pub enum Socket {
     /// TCP.
     Tcp(TcpStream),

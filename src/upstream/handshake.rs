@@ -1,11 +1,24 @@
 //! The upgrade towards a backend (RFC 6455, section 4.1): what is sent, and what is believed of the answer.
+use super::headers;
+use crate::config;
 use crate::outbox::wire::Socket;
-use crate::ws::Rsv;
+use crate::ws::{self, Rsv};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use http_body_util::Empty;
 use hyper::body::Incoming;
-use hyper::header::HeaderMap;
-use hyper::{Response, StatusCode};
+use hyper::client::conn::http1;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Request, Response, StatusCode, Uri, Version};
+use hyper_util::rt::TokioIo;
 use std::net::IpAddr;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Time for a backend's answer, from the request to the end of its head.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the backend is to be told.
 #[derive(Debug, Clone, Copy)]
@@ -26,17 +39,19 @@ pub struct Forward<'a> {
     pub proto: &'a str,
     /// The client's Host.
     pub host: &'a str,
-    /// The client's name.
+    /// The client's name; percent-encoded on its way where it is not visible ASCII.
     pub client_id: Option<&'a str>,
 }
 
 /// A backend that has upgraded.
+#[derive(Debug)]
 pub struct Backend {
     /// The connection: only frames go here now.
     pub socket: Socket,
     /// Frames that came together with the 101.
     pub early: Bytes,
-    /// What of the 101 is passed on to the client: subprotocol, extensions, cookies and other end-to-end headers.
+    /// What of the 101 is passed on to the client: subprotocol, extensions, cookies and other end-to-end headers, no
+    /// `Sec-WebSocket-Accept`.
     pub headers: HeaderMap,
     /// Which reserved bits the negotiated extensions may set.
     pub rsv: Rsv,
@@ -45,13 +60,163 @@ pub struct Backend {
 /// Why there is no backend.
 #[derive(Debug)]
 pub enum Unopened {
-    /// The backend refused the upgrade: its answer, to be passed on as it is.
+    /// The backend refused the upgrade: its answer, to be passed on as it is. Headers of the hop are removed.
     Answer(Response<Incoming>),
     /// No answer that could be passed on.
     Unavailable {
-        /// 502, 503 or 504.
+        /// 502: refused, or a bad answer; 503: no server; 504: no connection or answer in time.
         status: StatusCode,
         /// Why, for the log: names of servers and errors, nothing of the client's.
         reason: String,
     },
 }
+
+/// Upgrades a fresh connection to `server`.
+pub(super) async fn upgrade(
+    stream: TcpStream,
+    server: &config::Backend,
+    preserve_host: bool,
+    forward: Forward<'_>,
+) -> Result<Backend, Unopened> {
+    let bad = |why: String| unavailable(StatusCode::BAD_GATEWAY, server, &why);
+    let key = BASE64_STANDARD.encode(rand::random::<[u8; 16]>());
+    let request = request(server, preserve_host, &forward, &key).map_err(|e| bad(e.to_string()))?;
+    let offer = Offer::of(&request);
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| bad(e.to_string()))?;
+    // It ends with the upgrade, or when nobody wants the answer or its body any more.
+    tokio::spawn(connection.with_upgrades());
+    let mut answer = match timeout(ANSWER_TIMEOUT, sender.send_request(request)).await {
+        Ok(answer) => answer.map_err(|e| bad(e.to_string()))?,
+        Err(_) => return Err(unavailable(StatusCode::GATEWAY_TIMEOUT, server, "no answer in time")),
+    };
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Unopened::Answer(refusal(answer)));
+    }
+    let rsv = offer.judge(answer.headers(), &ws::accept_key(key.as_bytes())).map_err(|e| bad(e.to_owned()))?;
+    let upgraded = hyper::upgrade::on(&mut answer).await.map_err(|e| bad(e.to_string()))?;
+    let parts = upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| bad("not a TCP stream".to_owned()))?;
+    let mut passed_on = std::mem::take(answer.headers_mut());
+    remove_hop(&mut passed_on);
+    passed_on.remove(header::SEC_WEBSOCKET_ACCEPT);
+    passed_on.remove(header::CONTENT_LENGTH);
+    // A copy: hyper's buffer is large, and would live as long as this part of it.
+    let early = Bytes::copy_from_slice(&parts.read_buf);
+    Ok(Backend { socket: Socket::Tcp(parts.io.into_inner()), early, headers: passed_on, rsv })
+}
+
+fn unavailable(status: StatusCode, server: &config::Backend, why: &str) -> Unopened {
+    Unopened::Unavailable { status, reason: format!("{}: {why}", server.url) }
+}
+
+fn request(
+    server: &config::Backend,
+    preserve_host: bool,
+    forward: &Forward<'_>,
+    key: &str,
+) -> Result<Request<Empty<Bytes>>, hyper::http::Error> {
+    let host = if preserve_host { forward.host } else { &authority(server) };
+    let mut headers = headers::for_backend(forward, HeaderValue::from_str(host)?);
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_str(key)?);
+    if let Some(protocols) = forward.protocols {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_str(protocols)?);
+    }
+    let mut request = Request::new(Empty::new());
+    *request.uri_mut() = Uri::try_from(forward.path_and_query)?;
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+/// The server's own name, as a Host header has it.
+fn authority(server: &config::Backend) -> String {
+    let host = &server.host;
+    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    if server.port == 80 { host } else { format!("{host}:{}", server.port) }
+}
+
+fn refusal(mut answer: Response<Incoming>) -> Response<Incoming> {
+    // The one hop header that says something to the client: what the backend would have liked (RFC 9110, 15.5.22).
+    let wanted = match answer.status() {
+        StatusCode::UPGRADE_REQUIRED => answer.headers().get(header::UPGRADE).cloned(),
+        _ => None,
+    };
+    remove_hop(answer.headers_mut());
+    if let Some(wanted) = wanted {
+        answer.headers_mut().insert(header::UPGRADE, wanted);
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    }
+    *answer.version_mut() = Version::HTTP_11;
+    answer
+}
+
+fn remove_hop(answered: &mut HeaderMap) {
+    let said = answered.get_all(header::CONNECTION).iter().cloned().collect::<Vec<_>>();
+    headers::remove_hop_by_hop(answered, &said);
+}
+
+/// What the client offers: a backend may choose nothing else.
+struct Offer {
+    protocols: Option<HeaderValue>,
+    extensions: Vec<HeaderValue>,
+}
+
+impl Offer {
+    fn of<B>(request: &Request<B>) -> Offer {
+        let headers = request.headers();
+        Offer {
+            protocols: headers.get(header::SEC_WEBSOCKET_PROTOCOL).cloned(),
+            extensions: headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter().cloned().collect(),
+        }
+    }
+
+    /// Verifies the head of a 101 (RFC 6455, section 4.1, the six points about the server's response); says which
+    /// reserved bits the extensions in it may set.
+    fn judge(&self, answer: &HeaderMap, accept: &str) -> Result<Rsv, &'static str> {
+        let says = |name, word: &str| {
+            headers::elements(answer.get_all(name)).any(|element| element.eq_ignore_ascii_case(word.as_bytes()))
+        };
+        if !says(header::UPGRADE, "websocket") {
+            return Err("101 without Upgrade: websocket");
+        }
+        if !says(header::CONNECTION, "upgrade") {
+            return Err("101 without Connection: Upgrade");
+        }
+        let mut accepts = answer.get_all(header::SEC_WEBSOCKET_ACCEPT).iter();
+        if accepts.next().is_none_or(|value| value != accept) || accepts.next().is_some() {
+            return Err("101 with a wrong Sec-WebSocket-Accept");
+        }
+        let mut chosen = answer.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+        if let Some(protocol) = chosen.next()
+            && (chosen.next().is_some() || !headers::elements(&self.protocols).any(|offered| offered == protocol))
+        {
+            return Err("101 with a subprotocol that was not offered");
+        }
+        self.judge_extensions(answer)
+    }
+
+    fn judge_extensions(&self, answer: &HeaderMap) -> Result<Rsv, &'static str> {
+        let mut rsv = Rsv::None;
+        for chosen in headers::elements(answer.get_all(header::SEC_WEBSOCKET_EXTENSIONS)) {
+            let chosen = extension_name(chosen);
+            if !headers::elements(&self.extensions).any(|offered| extension_name(offered).eq_ignore_ascii_case(chosen))
+            {
+                return Err("101 with an extension that was not offered");
+            }
+            rsv = match rsv {
+                Rsv::None if chosen.eq_ignore_ascii_case(b"permessage-deflate") => Rsv::Deflate,
+                Rsv::None | Rsv::Deflate | Rsv::Any => Rsv::Any,
+            };
+        }
+        Ok(rsv)
+    }
+}
+
+/// The name in front of an extension's parameters.
+fn extension_name(element: &[u8]) -> &[u8] {
+    element.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
+}
+
+#[cfg(test)]
+mod tests;

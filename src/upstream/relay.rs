@@ -1,12 +1,40 @@
 //! The relay: the frames of both sides, walked and counted, and forwarded byte for byte.
+//!
+//! One task turns over both sockets. What the gateway itself says (its pings, and the Close) stands only between the
+//! frames of the stream it is put into. A side that takes no more than it is sent holds up the other, which is not
+//! read meanwhile: nothing is lost, and no more than a mark is queued.
+//!
+//! A Close of either side is forwarded, and the other has 2 s to answer. Where the gateway closes while a frame of
+//! the backend is on its way to the client, the frame has 2 s to end; if it does not, the connection ends without a
+//! code, since a Close inside of a frame would be payload. A backend that waits for the rest of a client's frame is
+//! never told: its connection just ends.
+mod closing;
+mod side;
+
 use super::handshake::Backend;
-use crate::close::Close;
-use crate::config::Route;
-use crate::limits::deadlines::Deadlines;
+use crate::close::{Close, Code};
+use crate::config::{Limits, Route};
+use crate::limits::deadlines::{Deadlines, Due};
 use crate::limits::meter::{Meter, Traffic};
+use crate::metrics::{Direction, ServiceLabel};
+use crate::outbox::{Peer, wire::Wire};
 use crate::shard::Seat;
+use crate::ws::{Masking, Opcode, Rsv, Rules, frame, masked_frame};
 use bytes::Bytes;
+use closing::Stage;
+use side::{Count, Halt, Reach, Side, Turn};
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// The most that is queued for one side, and one read more.
+const HIGH_MARK: usize = 256 * 1024;
+/// The timer's next look where nothing has a time.
+const NOTHING_DUE: Duration = Duration::from_secs(24 * 3600);
 
 /// A client and a backend that have both upgraded.
 pub struct Relay {
@@ -27,15 +55,264 @@ pub struct Relay {
 /// How a relayed session ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// Who closed it, with which code, and why.
+    /// Who closed it, with which code, and why. Where a frame was in the way the client may not have got the code.
     pub close: Close,
-    /// What was forwarded.
+    /// What was forwarded: messages, and payload bytes with those of pings and pongs.
     pub traffic: Traffic,
 }
 
 impl Relay {
-    /// Relays until either side, or the gateway, closes. Both sockets are closed when it is done.
-    pub async fn run(self) -> Ended {
-        unimplemented!()
+    /// Relays until either side, or the gateway, closes. Both sockets are closed when it is done. Counts messages and
+    /// bytes in the shard's metrics as they pass.
+    pub fn run(self) -> impl Future<Output = Ended> {
+        let Relay { seat, backend, early, meter, route, deadlines } = self;
+        let mut link = Link::new(seat, Wire::Plain(backend.socket), backend.rsv, meter, &route.limits, deadlines);
+        link.forward_early(&early, &backend.early);
+        link.run()
     }
 }
+
+/// Two sides, and how far they are with closing.
+struct Link {
+    seat: Seat,
+    backend: RefCell<Peer>,
+    /// What the client sends.
+    up: Side,
+    /// What the backend sends.
+    down: Side,
+    meter: Meter,
+    traffic: Traffic,
+    /// The payload of the gateway's own pings, by which their pongs are known.
+    nonce: [u8; 8],
+    high_mark: usize,
+    stage: Stage,
+    /// Why it ends; there from the moment it leaves [`Stage::Open`].
+    end: Option<Close>,
+    /// A Close has been sent to the client.
+    client_told: bool,
+    backend_told: bool,
+    /// Whoever was waited for has let its time pass.
+    waited: bool,
+    /// Something may have to happen before the timer's time.
+    hurry: bool,
+}
+
+impl Link {
+    fn new(seat: Seat, backend: Wire, rsv: Rsv, meter: Meter, limits: &Limits, times: Deadlines) -> Link {
+        let rules = |masking, max_message_size| Rules { masking, max_message_size, rsv };
+        let not_idle = Limits { idle_timeout: None, ..limits.clone() };
+        Link {
+            seat,
+            backend: RefCell::new(Peer::new(backend)),
+            up: Side::new(rules(Masking::Required, limits.max_message_size), times),
+            down: Side::new(rules(Masking::Forbidden, u64::MAX), Deadlines::new(&not_idle, Instant::now())),
+            meter,
+            traffic: Traffic::default(),
+            nonce: rand::random(),
+            high_mark: limits.max_backlog.min(HIGH_MARK),
+            stage: Stage::Open,
+            end: None,
+            client_told: false,
+            backend_told: false,
+            waited: false,
+            hurry: false,
+        }
+    }
+
+    #[expect(clippy::manual_async_fn, reason = "the future of an `async fn` would hold the link twice")]
+    fn run(mut self) -> impl Future<Output = Ended> {
+        async move {
+            {
+                let mut sleep = pin!(sleep_until(self.next_time()));
+                poll_fn(|cx| self.poll(cx, sleep.as_mut())).await;
+            }
+            self.wind_up().await;
+            let close = self.end.take().unwrap_or_else(|| Close::gateway(Code::Unknown));
+            Ended { close, traffic: self.traffic }
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<()> {
+        let now = Instant::now();
+        self.obey(now);
+        loop {
+            while self.turn(cx, now) {}
+            if self.stage == Stage::Over {
+                return Poll::Ready(());
+            }
+            if std::mem::take(&mut self.hurry) && self.next_time() < sleep.deadline() {
+                sleep.as_mut().reset(self.next_time());
+            }
+            if sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let now = Instant::now();
+            self.on_time(now);
+            // Never in the past, so that the loop ends.
+            sleep.as_mut().reset(self.next_time().max(now + Duration::from_millis(1)));
+        }
+    }
+
+    /// What others on the thread have asked for.
+    fn obey(&mut self, now: Instant) {
+        if let Some(order) = self.seat.handle.take_order() {
+            self.close(order, Code::GoingAway, now);
+        }
+        if let Some(at) = self.seat.handle.take_restart() {
+            self.up.times.restart_at(at);
+            self.hurry = true;
+        }
+    }
+
+    /// Forwards what has come; says whether there is more to do at once.
+    fn turn(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let before = self.stage;
+        self.send_pings(now);
+        if let Err(halt) = self.pump_client(cx, now) {
+            self.client_halted(halt, now);
+        }
+        if let Err(halt) = self.pump_backend(cx, now) {
+            self.backend_halted(halt, now);
+        }
+        self.end_waiting_for_frame();
+        self.stage != before
+            || self.down.can_ping(&self.seat.handle.peer.borrow())
+            || self.up.can_ping(&self.backend.borrow())
+    }
+
+    fn pump_client(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), Halt> {
+        let reach = match self.stage {
+            Stage::Open | Stage::AwaitClient(_) => Reach::All,
+            Stage::AwaitBackend(_) | Stage::AwaitFrameEnd(_) | Stage::Over => Reach::Nothing,
+        };
+        let Link { seat, backend, up, meter, traffic, nonce, high_mark, .. } = self;
+        let turn = Turn { scratch: &seat.shard.scratch, high_mark: *high_mark, nonce: *nonce, now };
+        let peers = (&mut *seat.handle.peer.borrow_mut(), backend.get_mut());
+        up.pump(peers, reach, &turn, cx, |count| charge(count, meter, traffic, seat, now))
+    }
+
+    fn pump_backend(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), Halt> {
+        let reach = match self.stage {
+            Stage::Open | Stage::AwaitBackend(_) => Reach::All,
+            Stage::AwaitFrameEnd(_) => Reach::FrameEnd,
+            Stage::AwaitClient(_) | Stage::Over => Reach::Nothing,
+        };
+        let Link { seat, backend, up, down, traffic, nonce, high_mark, .. } = self;
+        let turn = Turn { scratch: &seat.shard.scratch, high_mark: *high_mark, nonce: *nonce, now };
+        let peers = (backend.get_mut(), &mut *seat.handle.peer.borrow_mut());
+        down.pump(peers, reach, &turn, cx, |count| note(count, traffic, seat, &mut up.times, now))
+    }
+
+    /// What both sides sent before the relay began.
+    fn forward_early(&mut self, client: &[u8], backend: &[u8]) {
+        let now = Instant::now();
+        let (from_client, from_backend) = {
+            let Link { seat, backend: server, up, down, meter, traffic, nonce, high_mark, .. } = self;
+            let turn = Turn { scratch: &seat.shard.scratch, high_mark: *high_mark, nonce: *nonce, now };
+            let peer = &mut *seat.handle.peer.borrow_mut();
+            let mut count = |count| note(count, traffic, seat, &mut up.times, now);
+            let from_backend = down.forward(backend, peer, &turn, &mut count);
+            let mut count = |count| charge(count, meter, traffic, seat, now);
+            (up.forward(client, server.get_mut(), &turn, &mut count), from_backend)
+        };
+        if let Err(halt) = from_backend {
+            self.backend_halted(halt, now);
+        }
+        if let Err(halt) = from_client {
+            self.client_halted(halt, now);
+        }
+    }
+
+    /// The pings that are owed and can stand now where the streams are.
+    fn send_pings(&mut self, now: Instant) {
+        let client = &mut *self.seat.handle.peer.borrow_mut();
+        if self.down.can_ping(client) {
+            client.push(frame(Opcode::Ping, &self.nonce));
+            self.down.ping_owed = false;
+            self.up.times.pinged(now);
+            self.hurry = true;
+        }
+        let backend = self.backend.get_mut();
+        if self.up.can_ping(backend) {
+            backend.push(masked_frame(Opcode::Ping, &self.nonce, rand::random()));
+            self.up.ping_owed = false;
+            self.down.times.pinged(now);
+            self.hurry = true;
+        }
+    }
+
+    fn next_time(&self) -> Instant {
+        let times = [self.stage.until(), self.up.times.next(), self.down.times.next()];
+        let next = match self.stage {
+            Stage::Open => times.into_iter().flatten().min(),
+            _ => times[0],
+        };
+        next.unwrap_or_else(|| Instant::now() + NOTHING_DUE)
+    }
+
+    fn on_time(&mut self, now: Instant) {
+        if self.stage.until().is_some_and(|until| until <= now) {
+            self.stop_waiting();
+        }
+        while self.stage == Stage::Open
+            && let Some(due) = self.up.times.due(now)
+        {
+            match due {
+                Due::Ping => {
+                    self.up.times.heard(now);
+                    self.down.ping_owed = true;
+                }
+                Due::PongMissing if self.up.paused => self.up.times.heard(now),
+                Due::PongMissing => self.close(Close::because(Code::Idle, "heartbeat lost"), Code::GoingAway, now),
+                Due::Idle => self.close(Close::because(Code::Idle, "idle"), Code::GoingAway, now),
+                Due::Expired => self.close(Close::because(Code::AuthFailed, "token expired"), Code::GoingAway, now),
+                Due::AuthMissing => self.close(Close::gateway(Code::AuthRequired), Code::GoingAway, now),
+                Due::Restart => self.close(Close::gateway(Code::Restart), Code::GoingAway, now),
+            }
+        }
+        while self.stage == Stage::Open
+            && let Some(due) = self.down.times.due(now)
+        {
+            self.down.times.heard(now);
+            match due {
+                Due::PongMissing if !self.down.paused => {
+                    let silent = Close::because(Code::UpstreamUnavailable, "upstream does not answer");
+                    self.close(silent, Code::GoingAway, now);
+                }
+                Due::PongMissing => (),
+                Due::Ping | Due::Idle | Due::Expired | Due::AuthMissing | Due::Restart => self.up.ping_owed = true,
+            }
+        }
+    }
+}
+
+/// Charges and counts what the client sent.
+fn charge(count: Count, meter: &Meter, traffic: &mut Traffic, seat: &Seat, now: Instant) -> Result<(), Duration> {
+    meter.charge(count.messages + count.extra, count.payload, now)?;
+    traffic.messages_in += count.messages;
+    traffic.bytes_in += count.payload;
+    let metrics = seat.shard.metrics();
+    metrics.messages(ServiceLabel::Proxy, Direction::In, count.messages);
+    metrics.bytes(ServiceLabel::Proxy, Direction::In, count.payload);
+    Ok(())
+}
+
+/// Counts what the backend sent; the client is not idle then.
+fn note(
+    count: Count,
+    traffic: &mut Traffic,
+    seat: &Seat,
+    client: &mut Deadlines,
+    now: Instant,
+) -> Result<(), Duration> {
+    client.message(now);
+    traffic.messages_out += count.messages;
+    traffic.bytes_out += count.payload;
+    let metrics = seat.shard.metrics();
+    metrics.messages(ServiceLabel::Proxy, Direction::Out, count.messages);
+    metrics.bytes(ServiceLabel::Proxy, Direction::Out, count.payload);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -115,6 +115,11 @@ impl Walker {
         self.remaining > 0
     }
 
+    /// Payload bytes of the current data frame that are still to come: where the next place for an injection is.
+    pub fn frame_rest(&self) -> u64 {
+        self.remaining
+    }
+
     /// Whether the stream stands inside a message or between its fragments.
     pub fn in_message(&self) -> bool {
         self.remaining > 0 || self.headers.is_fragmented()

@@ -1,0 +1,185 @@
+//! The ways in which a relay ends: who is told, with which code, and who is waited for.
+use super::Link;
+use super::side::Halt;
+use crate::close::{By, Close, Code};
+use crate::outbox::ending::linger;
+use crate::ws::{Opcode, frame, masked_frame};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Time for the answer to a Close, and for the end of a frame that one must wait for.
+const CLOSING_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Both sides may send.
+    Open,
+    /// The client's Close was forwarded, and the backend's is awaited until then.
+    AwaitBackend(Instant),
+    /// The backend's Close was forwarded, and the client's is awaited until then.
+    AwaitClient(Instant),
+    /// The gateway closes, and the backend's frame must end first; until then.
+    AwaitFrameEnd(Instant),
+    /// Nothing more is forwarded; what is queued goes out.
+    Over,
+}
+
+impl Stage {
+    pub(super) fn until(self) -> Option<Instant> {
+        match self {
+            Stage::Open | Stage::Over => None,
+            Stage::AwaitBackend(until) | Stage::AwaitClient(until) | Stage::AwaitFrameEnd(until) => Some(until),
+        }
+    }
+}
+
+impl Link {
+    /// The gateway closes: the client with `close`, the backend with a code of its own.
+    pub(super) fn close(&mut self, close: Close, to_backend: Code, now: Instant) {
+        if self.stage != Stage::Open {
+            return;
+        }
+        self.end = Some(close);
+        self.tell_backend(&to_backend.number().to_be_bytes());
+        self.go_to(Stage::AwaitFrameEnd(now + CLOSING_TIMEOUT));
+        self.end_waiting_for_frame();
+    }
+
+    /// The Close that waited for the end of the backend's frame goes out.
+    pub(super) fn end_waiting_for_frame(&mut self) {
+        if matches!(self.stage, Stage::AwaitFrameEnd(_)) && !self.down.in_data_frame() {
+            self.tell_client();
+            self.go_to(Stage::Over);
+        }
+    }
+
+    /// The time of whoever was waited for is up.
+    pub(super) fn stop_waiting(&mut self) {
+        self.waited = true;
+        self.answer_for_the_other();
+    }
+
+    /// Nothing more of the client can be forwarded.
+    pub(super) fn client_halted(&mut self, halt: Halt, now: Instant) {
+        match (self.stage, halt) {
+            (Stage::Open, Halt::Closed(code, reason)) => {
+                self.end = Some(Close::from_peer(By::Client, code, &reason));
+                self.backend_told = true;
+                self.go_to(Stage::AwaitBackend(now + CLOSING_TIMEOUT));
+            }
+            (Stage::Open, Halt::Gone(how)) => {
+                self.end = Some(Close::lost(By::Client, end_of_connection(how)));
+                self.tell_backend(&Code::GoingAway.number().to_be_bytes());
+                self.go_to(Stage::Over);
+            }
+            (Stage::Open, Halt::Fault(fault)) => {
+                self.close(Close::because(fault.code(), fault.message()), Code::GoingAway, now);
+            }
+            (Stage::Open, Halt::Excess(wait)) => {
+                self.close(Close::gateway(Code::RateLimit).retry_after(wait), Code::GoingAway, now);
+            }
+            (Stage::AwaitClient(_), Halt::Closed(..)) => {
+                self.backend_told = true;
+                self.go_to(Stage::Over);
+            }
+            (Stage::AwaitClient(_), Halt::Gone(_) | Halt::Fault(_) | Halt::Excess(_) | Halt::Deaf) => {
+                self.answer_for_the_other();
+            }
+            // The backend is read to its end, which says why it cannot be written.
+            (Stage::Open | Stage::AwaitBackend(_) | Stage::AwaitFrameEnd(_) | Stage::Over, _) => (),
+        }
+    }
+
+    /// Nothing more of the backend can be forwarded.
+    pub(super) fn backend_halted(&mut self, halt: Halt, now: Instant) {
+        match (self.stage, halt) {
+            (Stage::Open, Halt::Closed(code, reason)) => {
+                self.end = Some(Close::from_peer(By::Upstream, code, &reason));
+                self.client_told = true;
+                self.go_to(Stage::AwaitClient(now + CLOSING_TIMEOUT));
+            }
+            (Stage::Open, Halt::Gone(how)) => {
+                let reason = format!("upstream connection lost: {}", end_of_connection(how));
+                self.end = Some(Close { by: By::Upstream, ..Close::because(Code::UpstreamUnavailable, reason) });
+                self.tell_client();
+                self.go_to(Stage::Over);
+            }
+            (Stage::Open, Halt::Fault(_) | Halt::Excess(_)) => {
+                self.close(Close::because(Code::UpstreamUnavailable, "upstream protocol error"), Code::Protocol, now);
+            }
+            (Stage::AwaitBackend(_), Halt::Closed(..)) => {
+                self.client_told = true;
+                self.go_to(Stage::Over);
+            }
+            (Stage::AwaitBackend(_), Halt::Gone(_) | Halt::Fault(_) | Halt::Excess(_) | Halt::Deaf)
+            | (Stage::AwaitFrameEnd(_), _) => self.answer_for_the_other(),
+            // The client is read to its end, which says why it cannot be written.
+            (Stage::Open | Stage::AwaitClient(_) | Stage::Over, _) => (),
+        }
+    }
+
+    /// The Close that will not come is made up from the one that came. A Close for which the end of a frame was
+    /// awaited is not sent.
+    fn answer_for_the_other(&mut self) {
+        match self.stage {
+            Stage::AwaitBackend(_) => self.tell_client(),
+            Stage::AwaitClient(_) => {
+                let payload = self.end.as_ref().map(Close::payload).unwrap_or_default();
+                self.tell_backend(&payload);
+            }
+            Stage::Open | Stage::AwaitFrameEnd(_) | Stage::Over => (),
+        }
+        self.go_to(Stage::Over);
+    }
+
+    /// Sends the Close that ended it to the client, where no frame is in the way.
+    fn tell_client(&mut self) {
+        if let Some(close) = &self.end
+            && !self.client_told
+            && !self.down.in_data_frame()
+        {
+            self.seat.handle.peer.borrow_mut().push(frame(Opcode::Close, &close.payload()));
+            self.client_told = true;
+        }
+    }
+
+    /// Sends a Close to the backend, where no frame is in the way.
+    fn tell_backend(&mut self, payload: &[u8]) {
+        if !self.backend_told && !self.up.in_data_frame() {
+            self.backend.get_mut().push(masked_frame(Opcode::Close, payload, rand::random()));
+            self.backend_told = true;
+        }
+    }
+
+    /// After a Close no ping may follow.
+    fn go_to(&mut self, stage: Stage) {
+        self.stage = stage;
+        self.up.ping_owed = false;
+        self.down.ping_owed = false;
+        self.hurry = true;
+    }
+
+    /// Flushes both sides and closes both sockets; takes at most 2 s.
+    pub(super) async fn wind_up(&mut self) {
+        let scratch = &self.seat.shard.scratch;
+        // Nothing is awaited of a side whose own Close has come, that has had its time, or that knows of no Close.
+        let client_done = self.up.closed() || self.waited || !self.client_told;
+        let backend_done = self.down.closed() || self.waited || !self.backend_told;
+        let mut client = pin!(linger(&self.seat.handle.peer, scratch, client_done));
+        let mut backend = pin!(linger(&self.backend, scratch, backend_done));
+        let (mut client_over, mut backend_over) = (false, false);
+        poll_fn(|cx| {
+            client_over = client_over || client.as_mut().poll(cx).is_ready();
+            backend_over = backend_over || backend.as_mut().poll(cx).is_ready();
+            if client_over && backend_over { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+fn end_of_connection(how: Option<std::io::ErrorKind>) -> String {
+    how.map_or_else(|| "ended without a close".to_owned(), |kind| kind.to_string())
+}

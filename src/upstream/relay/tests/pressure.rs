@@ -1,0 +1,123 @@
+//! Sides that take less than they are sent, and what a relay takes itself.
+use super::*;
+
+/// Both ends of a TCP connection with small buffers.
+async fn tcp() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let far = listener.accept().await.unwrap().0;
+    for stream in [&near, &far] {
+        socket2::SockRef::from(stream).set_send_buffer_size(16 * 1024).unwrap();
+        socket2::SockRef::from(stream).set_recv_buffer_size(16 * 1024).unwrap();
+    }
+    (near, far)
+}
+
+async fn tcp_link(limits: &Limits) -> (TcpStream, TcpStream, Link) {
+    let ((client, client_far), (backend, backend_far)) = (tcp().await, tcp().await);
+    let wire = |far| Wire::Plain(Socket::Tcp(far));
+    (client, backend, link(wire(client_far), wire(backend_far), limits, Rsv::None))
+}
+
+/// Writes until nothing is taken for a while; how much was.
+async fn fill(stream: &mut TcpStream, mut bytes: &[u8]) -> usize {
+    let all = bytes.len();
+    while !bytes.is_empty() {
+        let Ok(written) = timeout(Duration::from_millis(300), stream.write(bytes)).await else { break };
+        bytes = &bytes[written.unwrap()..];
+    }
+    all - bytes.len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_that_the_gateway_makes_is_no_fault() {
+    let (mut client, client_wire) = duplex(1 << 20);
+    let (mut backend, backend_wire) = duplex(50);
+    let limits = Limits { max_backlog: 100, ..with_pings() };
+    let link = link(Wire::Pipe(client_wire), Wire::Pipe(backend_wire), &limits, Rsv::None);
+    let message = masked(Opcode::Binary, &[5; 90_000]);
+    let ends = async {
+        client.write_all(&[&message[..], &message, &message].concat()).await.unwrap();
+        for _ in 0..20 {
+            advance(Duration::from_secs(5)).await;
+            backend.write_all(&frame(Opcode::Text, b"alive")).await.unwrap();
+            settle().await;
+        }
+        for _ in 0..3 {
+            expect(&mut backend, &message).await;
+        }
+        drop(client);
+    };
+    let (ended, ()) = join(link.run(), ends).await;
+    assert_eq!((ended.close.by, ended.close.number), (By::Client, None));
+    assert_eq!(ended.traffic.messages_in, 3);
+}
+
+#[tokio::test]
+async fn a_side_that_does_not_read_holds_up_the_other_and_nothing_is_lost() {
+    let (up, down) = (masked(Opcode::Binary, &[3; 70_000]), frame(Opcode::Binary, &[4; 70_000]));
+    let (up, down) = (up.repeat(100), down.repeat(100));
+    let (mut client, mut backend, link) = tcp_link(&limits()).await;
+    let ends = async {
+        let filled_up = fill(&mut client, &up).await;
+        assert!(filled_up < 1_500_000, "{filled_up} bytes were taken");
+        let filled_down = fill(&mut backend, &down).await;
+        assert!(filled_down < 1_500_000, "{filled_down} bytes were taken");
+        let (mut read_up, mut read_down) = (vec![0; up.len()], vec![0; down.len()]);
+        let (mut client_read, mut client_write) = client.split();
+        let (mut backend_read, mut backend_write) = backend.split();
+        let first = join(client_write.write_all(&up[filled_up..]), backend_read.read_exact(&mut read_up));
+        let second = join(backend_write.write_all(&down[filled_down..]), client_read.read_exact(&mut read_down));
+        let ((wrote_up, got_up), (wrote_down, got_down)) = join(first, second).await;
+        wrote_up.and(wrote_down).unwrap();
+        got_up.and(got_down).unwrap();
+        assert!(read_up == up && read_down == down);
+        drop(client);
+    };
+    let (ended, ()) = timeout(Duration::from_secs(60), join(link.run(), ends)).await.unwrap();
+    assert_eq!((ended.traffic.messages_in, ended.traffic.messages_out), (100, 100));
+}
+
+#[tokio::test]
+async fn an_order_reaches_a_session_whose_client_does_not_read() {
+    let (client, mut backend, link) = tcp_link(&limits()).await;
+    let handle = link.seat.handle.clone();
+    let ends = async {
+        fill(&mut backend, &frame(Opcode::Binary, &[4; 70_000]).repeat(100)).await;
+        handle.order(Close::gateway(Code::Administrator));
+        let mut told = Vec::new();
+        backend.read_to_end(&mut told).await.ok();
+        assert_eq!(told[..2], [0x88, 0x82]);
+        drop(client);
+    };
+    let (ended, ()) = timeout(Duration::from_secs(10), join(link.run(), ends)).await.unwrap();
+    assert_eq!(ended.close.number, Some(4013));
+}
+
+#[tokio::test]
+async fn the_last_words_of_a_backend_that_is_gone_are_heard() {
+    let (mut client, mut backend, link) = tcp_link(&limits()).await;
+    let ends = async {
+        backend.write_all(&frame(Opcode::Close, &close(4321, "gone"))).await.unwrap();
+        drop(backend);
+        // Two writes to a closed socket: the second one fails.
+        for _ in 0..2 {
+            client.write_all(&masked(Opcode::Text, b"x")).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let mut told = Vec::new();
+        client.read_to_end(&mut told).await.unwrap();
+        assert_eq!(told, frame(Opcode::Close, &close(4321, "gone")));
+        drop(client);
+    };
+    let (ended, ()) = join(link.run(), ends).await;
+    assert_eq!(ended.close, Close::from_peer(By::Upstream, Some(4321), "gone"));
+}
+
+#[tokio::test]
+async fn a_relay_is_small() {
+    let (_client, _backend, link) = tcp_link(&limits()).await;
+    let size = size_of_val(&link.run());
+    println!("a relay's future takes {size} bytes");
+    assert!(size <= 1536, "{size} bytes");
+}
