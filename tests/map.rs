@@ -182,7 +182,7 @@ fn no_file_names_a_path_of_one_machine() {
     assert!(wrong.is_empty(), "paths of one machine:\n{}", wrong.join("\n"));
 }
 
-/// Whether an absolute path begins with this word: `/work/x`, but not `rust/work/x`.
+/// Whether an absolute path begins with this word, which may also stand deeper in another path.
 fn names_path(line: &str, word: &str) -> bool {
     let starts = line.match_indices(word).map(|(at, _)| line[..at].chars().next_back());
     starts.into_iter().any(|before| !before.is_some_and(|c| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '*')))

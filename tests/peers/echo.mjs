@@ -7,6 +7,7 @@ const server = new WebSocketServer({
   host: "127.0.0.1",
   port: Number(process.argv[2] ?? 0),
   maxPayload: 64 << 20,
+  maxFragments: 0, // no limit: Autobahn 9.3.1 sends 65,536
   perMessageDeflate: { threshold: 0 },
   handleProtocols: (offered) => (offered.has("chat.v2") ? "chat.v2" : offered.values().next().value),
   verifyClient: ({ req }, answer) => {

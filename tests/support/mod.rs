@@ -100,10 +100,11 @@ pub fn signal(pid: u32, name: &str) {
 pub fn skip(reason: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     assert!(std::env::var_os("CI").is_none(), "{test} would be skipped, which CI does not allow: {reason}");
-    eprintln!("skipped: {test}: {reason}");
+    let line = format!("skipped: {test} ({reason})");
+    eprintln!("{line}");
     if let Some(path) = std::env::var_os("WSGATE_TEST_SKIPPED") {
         use std::io::Write;
         let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
-        writeln!(file.unwrap(), "skipped: {test}: {reason}").unwrap();
+        writeln!(file.unwrap(), "{line}").unwrap();
     }
 }
