@@ -1,9 +1,10 @@
 //! The configuration, valid by construction.
 //!
-//! [`file`] reads `gateway.toml` and reports every fault with its place; what it returns is a
+//! [`mod@file`] reads `gateway.toml` and reports every fault with its place; what it returns is a
 //! [`Config`], in which nothing is left to check: addresses are parsed, routes name services that
 //! exist, secrets have been read.
 pub mod file;
+pub mod keys;
 pub mod secret;
 
 use ipnet::IpNet;
@@ -358,7 +359,7 @@ pub struct Rooms {
 }
 
 /// `[admin]`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Admin {
     /// Where it listens.
     pub address: SocketAddr,

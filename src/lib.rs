@@ -1,7 +1,34 @@
 //! wsgate: a WebSocket gateway.
-pub mod admission {
-    //! admit(): every check in order.
-}
+//!
+//! The whole program is two arrows:
+//!
+//! ```text
+//! Request  ->  Admitted | Refusal     admission: a Refusal becomes an HTTP status or a close code
+//! Admitted ->  Close                  session: a Close is a code, a reason, an advice, a metric label
+//! ```
+//!
+//! The modules stand in the order in which a connection meets them, and a file uses only what stands
+//! below it. A connection is accepted by [`listen`] on the main thread and handed to a [`shard`]; there
+//! [`tls`] and [`front`] read its request, [`admission`] judges it, and [`session`] runs it: with
+//! [`rooms`] or an echo, or, through [`upstream`], with a backend. What goes out goes through an
+//! [`outbox`]; what comes in is read by [`ws`] and held to [`limits`].
+pub mod gateway;
+pub mod admin;
+pub mod notify;
+pub mod listen;
+pub mod tls;
+pub mod front;
+pub mod session;
+pub mod admission;
+pub mod rooms;
+pub mod upstream;
+pub mod health;
+pub mod logging;
+pub mod shard;
+pub mod outbox;
+pub mod ws;
+pub mod limits;
+pub mod metrics;
 pub mod close;
-pub mod config;
 pub mod identity;
+pub mod config;

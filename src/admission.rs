@@ -1,0 +1,203 @@
+//! admit(): every check in order. What it lets in is an [`Admitted`], which nothing else can make.
+pub mod forwarded;
+pub mod origin;
+pub mod refusal;
+pub mod route;
+pub mod token;
+pub mod upgrade;
+
+use crate::close::Code;
+use crate::config::{Config, Listener, Route, Service, TokenSource};
+use crate::identity::Identity;
+use crate::limits::{ClientPermit, Denied, IpPermit, Limiter, ProcessPermit, meter::Rates};
+use crate::metrics::Refused;
+use crate::shard::Place;
+use arc_swap::ArcSwapOption;
+use hyper::http::request::Parts;
+use refusal::Refusal;
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+use token::{TokenFault, Verifier};
+use upgrade::Upgrade;
+
+/// What admission judges by.
+pub struct Gate {
+    config: Arc<Config>,
+    limiter: Arc<Limiter>,
+    verifier: ArcSwapOption<Verifier>,
+    rates: Vec<Rates>,
+}
+
+/// A connection that was let in as far as its address goes: its permits.
+pub struct Knock {
+    peer: Option<IpAddr>,
+    listener: usize,
+    secure: bool,
+    /// Whether the peer is a proxy whose word on the client is taken.
+    trusted: bool,
+    _process: ProcessPermit,
+    _ip: Option<IpPermit>,
+}
+
+/// A connection on its shard, with its permits, until the last holder is gone: hyper's connection
+/// ends at the 101, so a session holds it too.
+pub struct Entrance {
+    knock: Knock,
+    /// The handshake of the first request was counted when the connection came.
+    counted: Cell<bool>,
+    _place: Place,
+}
+
+impl Entrance {
+    /// The connection has come to its shard.
+    pub fn new(knock: Knock, place: Place) -> Entrance {
+        let counted = Cell::new(!knock.trusted);
+        Entrance { knock, counted, _place: place }
+    }
+}
+
+/// A request that passed every check. The session that is made from it gives everything back.
+pub struct Admitted {
+    /// The route.
+    pub route: Arc<Route>,
+    /// The route's rates, ready for use.
+    pub rates: Rates,
+    /// Who it is, or that it must say so first.
+    pub who: Who,
+    /// The upgrade, as it was asked for.
+    pub upgrade: Upgrade,
+    /// Where the request really came from.
+    pub origin: forwarded::Client,
+    _entrance: Rc<Entrance>,
+    _ip: Option<IpPermit>,
+}
+
+/// Who a session belongs to.
+pub enum Who {
+    /// A client, and its place among the client's sockets.
+    Client(Identity, ClientPermit),
+    /// Nobody yet: the first message must be `auth`.
+    Visitor,
+}
+
+impl Gate {
+    /// Judges by this configuration. Keys are read now, and again by [`reload`](Self::reload).
+    pub fn new(config: Arc<Config>, limiter: Arc<Limiter>) -> Result<Gate, token::LoadError> {
+        let verifier = ArcSwapOption::new(Verifier::load(&config.auth)?.map(Arc::new));
+        let rates = config.routes.iter().map(|r| Rates::new(&r.limits)).collect();
+        Ok(Gate { config, limiter, verifier, rates })
+    }
+
+    /// Reads the keys again. On an error the old ones stay.
+    pub fn reload(&self) -> Result<(), token::LoadError> {
+        self.verifier.store(Verifier::load(&self.config.auth)?.map(Arc::new));
+        Ok(())
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// A connection came: its place in the process, its place among those of its address, and its
+    /// handshake. For a trusted proxy the last two are the client's, once a request names it.
+    pub fn knock(&self, peer: Option<IpAddr>, listener: usize) -> Result<Knock, Denied> {
+        let listens: &Listener = &self.config.listeners[listener];
+        let trusted = forwarded::is_trusted(peer, &listens.trusted_proxies);
+        let process = self.limiter.enter()?;
+        let by_address = peer.filter(|_| !trusted);
+        let ip = by_address.map(|ip| self.limiter.enter_ip(ip)).transpose()?;
+        by_address.map_or(Ok(()), |ip| self.limiter.handshake(ip))?;
+        let secure = !listens.tls.is_empty();
+        Ok(Knock { peer, listener, secure, trusted, _process: process, _ip: ip })
+    }
+
+    /// Judges a request: permits of the address, handshake rate, route, method and upgrade, Origin,
+    /// token, permits of the client.
+    pub fn admit(&self, entrance: &Rc<Entrance>, head: &Parts) -> Result<Admitted, Refusal> {
+        let Knock { peer, listener, secure, trusted, .. } = entrance.knock;
+        let networks = &self.config.listeners[listener].trusted_proxies;
+        let origin = forwarded::client(peer, secure, trusted, networks, head);
+        let ip = self.count_address(entrance, &origin)?;
+        let route = route::find(&self.config.routes, &origin.host, head.uri.path()).ok_or_else(Refusal::no_route)?;
+        let upgrade = Upgrade::read(&self.config.auth, head)?;
+        let refuse = |code, reason| Refusal::closing(code, reason, route, &upgrade);
+        let header = head.headers.get(hyper::header::ORIGIN).map(|v| v.as_bytes());
+        if !origin::allowed(&route.origins, header) {
+            return Err(refuse(Code::OriginNotAllowed, Refused::Origin));
+        }
+        let who = match self.identify(route, head) {
+            Ok(Some(identity)) => self.place(route, identity),
+            Ok(None) => Ok(Who::Visitor),
+            Err(refused) => Err(refused),
+        };
+        let who = who.map_err(|(code, reason)| refuse(code, reason))?;
+        Ok(Admitted {
+            route: route.clone(),
+            rates: self.rates[route.index],
+            who,
+            upgrade,
+            origin,
+            _entrance: entrance.clone(),
+            _ip: ip,
+        })
+    }
+
+    fn count_address(&self, entrance: &Entrance, origin: &forwarded::Client) -> Result<Option<IpPermit>, Refusal> {
+        let Some(ip) = origin.ip else { return Ok(None) };
+        if entrance.knock.trusted {
+            let permit = self.limiter.enter_ip(ip).map_err(Refusal::denied)?;
+            self.limiter.handshake(ip).map_err(Refusal::denied)?;
+            return Ok(Some(permit));
+        }
+        if !entrance.counted.replace(false) {
+            self.limiter.handshake(ip).map_err(Refusal::denied)?;
+        }
+        Ok(None)
+    }
+
+    /// Who the request's token names; `None` where the first message must tell.
+    fn identify(&self, route: &Route, head: &Parts) -> Result<Option<Identity>, (Code, Refused)> {
+        let bad = (Code::AuthFailed, Refused::AuthFailed);
+        let found = token::find(&self.config.auth, &route.auth.sources, &head.headers, &head.uri).map_err(|_| bad)?;
+        if let Some(found) = found {
+            return self.verify(&found.token).map(Some).map_err(|_| bad);
+        }
+        if !route.auth.required {
+            return Ok(Some(Identity::anonymous()));
+        }
+        let asks = route.service == Service::Rooms && route.auth.sources.contains(&TokenSource::Message);
+        if asks { Ok(None) } else { Err((Code::AuthRequired, Refused::AuthRequired)) }
+    }
+
+    /// Who a token names.
+    pub fn verify(&self, token: &str) -> Result<Identity, TokenFault> {
+        let verifier = self.verifier.load();
+        verifier.as_ref().ok_or(TokenFault::Invalid)?.verify(token, SystemTime::now())
+    }
+
+    fn place(&self, route: &Route, identity: Identity) -> Result<Who, (Code, Refused)> {
+        let permit = self.client_permit(route, &identity).map_err(|code| (code, Refused::ClientConnections))?;
+        Ok(Who::Client(identity, permit))
+    }
+
+    /// A place among the client's sockets on the route.
+    pub fn client_permit(&self, route: &Route, identity: &Identity) -> Result<ClientPermit, Code> {
+        if identity.is_anonymous() {
+            return Ok(ClientPermit::alone());
+        }
+        self.limiter
+            .enter_client(route.index, &identity.client, route.limits.connections_per_client)
+            .map_err(|_| Code::TooManyConnections)
+    }
+}
+
+impl Admitted {
+    /// The same route's refusal, for what goes wrong after admission.
+    pub fn refusal(&self, code: Code, reason: Refused) -> Refusal {
+        Refusal::closing(code, reason, &self.route, &self.upgrade)
+    }
+}

@@ -1,0 +1,153 @@
+//! Where a request really came from: the peer, or what a trusted proxy says of it.
+use hyper::header::{FORWARDED, HOST, HeaderMap};
+use hyper::http::request::Parts;
+use ipnet::IpNet;
+use std::net::{IpAddr, SocketAddr};
+
+/// The client behind a request.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Its address; unknown behind a Unix socket that no proxy speaks for.
+    pub ip: Option<IpAddr>,
+    /// The address of the connection itself.
+    pub peer: Option<IpAddr>,
+    /// The chain of addresses that a trusted proxy gave, as it came.
+    pub chain: Option<String>,
+    /// `https` or `http`.
+    pub proto: &'static str,
+    /// The host it asked for.
+    pub host: String,
+}
+
+/// Whether the peer is believed. On a Unix socket it is where any network is: only local processes
+/// that the socket's mode lets in can connect.
+pub fn is_trusted(peer: Option<IpAddr>, networks: &[IpNet]) -> bool {
+    match peer {
+        Some(ip) => contains(networks, ip),
+        None => !networks.is_empty(),
+    }
+}
+
+fn contains(networks: &[IpNet], ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    networks.iter().any(|network| network.contains(&ip))
+}
+
+/// The client of a request. `X-Forwarded-*` and `Forwarded` (RFC 7239) are looked at only where the
+/// peer is trusted: the client is the last address of the chain that is not a trusted proxy itself.
+pub fn client(peer: Option<IpAddr>, secure: bool, trusted: bool, networks: &[IpNet], head: &Parts) -> Client {
+    let proto = if secure { "https" } else { "http" };
+    let own_host = head.uri.authority().map(|a| a.as_str()).or_else(|| text(&head.headers, HOST.as_str()));
+    let host = own_host.unwrap_or_default().to_owned();
+    let direct = Client { ip: peer.map(|ip| ip.to_canonical()), peer, chain: None, proto, host };
+    if !trusted {
+        return direct;
+    }
+    let headers = &head.headers;
+    let (chain, said_proto, said_host) = match joined(headers, FORWARDED.as_str()) {
+        Some(forwarded) => {
+            let chain: Vec<String> = parameters(&forwarded, "for").collect();
+            let proto = parameters(&forwarded, "proto").last();
+            (Some(chain.join(", ")).filter(|c| !c.is_empty()), proto, parameters(&forwarded, "host").last())
+        }
+        None => {
+            let last = |name| text(headers, name).and_then(|v| v.rsplit(',').next()).map(|v| v.trim().to_owned());
+            (joined(headers, "x-forwarded-for"), last("x-forwarded-proto"), last("x-forwarded-host"))
+        }
+    };
+    let addresses: Vec<Option<IpAddr>> = chain.iter().flat_map(|c| c.split(',')).map(|a| address(a.trim())).collect();
+    // What stands left of an address that cannot be read was written by somebody not trusted.
+    let readable = addresses.iter().rev().map_while(|a| *a);
+    let mut ip = None;
+    for hop in readable {
+        ip = Some(hop);
+        if !contains(networks, hop) {
+            break;
+        }
+    }
+    Client {
+        ip: ip.or(direct.ip),
+        chain,
+        proto: match said_proto.as_deref() {
+            Some("https" | "wss") => "https",
+            Some("http" | "ws") => "http",
+            _ => proto,
+        },
+        host: said_host.filter(|h| !h.is_empty()).unwrap_or(direct.host),
+        peer,
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
+    let lines: Vec<&str> = headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
+    (!lines.is_empty()).then(|| lines.join(", "))
+}
+
+/// The values of a parameter of `Forwarded`, in order, without quotes.
+fn parameters<'a>(forwarded: &'a str, name: &'a str) -> impl Iterator<Item = String> + 'a {
+    forwarded.split([',', ';']).filter_map(move |pair| {
+        let (key, value) = pair.split_once('=')?;
+        key.trim().eq_ignore_ascii_case(name).then(|| value.trim().trim_matches('"').to_owned())
+    })
+}
+
+/// An address, with or without a port.
+fn address(text: &str) -> Option<IpAddr> {
+    let ip = text
+        .parse::<IpAddr>()
+        .ok()
+        .or_else(|| text.parse::<SocketAddr>().ok().map(|a| a.ip()))
+        .or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok())?;
+    Some(ip.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn of(peer: &str, headers: &[(&str, &str)]) -> Client {
+        let networks: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+        let mut request = hyper::Request::builder().uri("/ws").header("host", "a.example");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let peer: IpAddr = peer.parse().unwrap();
+        client(Some(peer), true, is_trusted(Some(peer), &networks), &networks, &head)
+    }
+
+    #[test]
+    fn a_stranger_is_not_believed() {
+        let client = of("192.0.2.9", &[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "http")]);
+        assert_eq!(client.ip.unwrap().to_string(), "192.0.2.9");
+        assert_eq!((client.proto, client.chain), ("https", None));
+    }
+
+    #[test]
+    fn the_last_address_that_is_no_proxy_is_the_client() {
+        for (chain, ip) in [
+            ("1.1.1.1", "1.1.1.1"),
+            ("6.6.6.6, 1.1.1.1, 10.2.2.2", "1.1.1.1"),
+            ("6.6.6.6, rubbish, 10.2.2.2", "10.2.2.2"),
+            ("rubbish", "10.0.0.1"),
+            ("", "10.0.0.1"),
+            ("[2001:db8::1]:99", "2001:db8::1"),
+            ("10.3.3.3, 10.2.2.2", "10.3.3.3"),
+        ] {
+            assert_eq!(of("10.0.0.1", &[("x-forwarded-for", chain)]).ip.unwrap().to_string(), ip, "{chain}");
+        }
+    }
+
+    #[test]
+    fn forwarded_goes_before() {
+        let header = r#"for="[2001:db8::7]:4711";proto=http;host=b.example, for=10.1.1.1"#;
+        let client = of("10.0.0.1", &[("forwarded", header), ("x-forwarded-for", "6.6.6.6")]);
+        assert_eq!(client.ip.unwrap().to_string(), "2001:db8::7");
+        assert_eq!((client.proto, &*client.host), ("http", "b.example"));
+    }
+}

@@ -1,0 +1,92 @@
+//! The upgrade a request asks for (RFC 6455, section 4.2.1).
+use super::refusal::Refusal;
+use super::token::{Offered, offered_protocols};
+use crate::config::Auth;
+use crate::metrics::Refused;
+use crate::ws::accept_key;
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_EXTENSIONS,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+};
+use hyper::http::request::Parts;
+use hyper::{Method, StatusCode, Version};
+
+/// An upgrade request that is in order.
+pub struct Upgrade {
+    /// `Sec-WebSocket-Accept`.
+    pub accept: HeaderValue,
+    /// Offered subprotocols, without the token's pair, as one list.
+    pub protocols: Vec<String>,
+    /// Whether a token came among the subprotocols.
+    pub token_pair: Option<String>,
+    /// Every `Sec-WebSocket-Extensions` value.
+    pub extensions: Vec<HeaderValue>,
+}
+
+/// Headers that decide something here and may stand in a request once.
+const ONCE: [HeaderName; 5] = [HOST, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, CONTENT_LENGTH];
+
+impl Upgrade {
+    /// Judges method, version and the headers of the handshake.
+    pub fn read(auth: &Auth, head: &Parts) -> Result<Upgrade, Refusal> {
+        let headers = &head.headers;
+        let bad = |message| Refusal::plain(StatusCode::BAD_REQUEST, Refused::Malformed, message);
+        if ONCE.iter().any(|name| headers.get_all(name).iter().nth(1).is_some()) {
+            return Err(bad("a header stands twice"));
+        }
+        if head.method != Method::GET {
+            return Err(Refusal::plain(StatusCode::METHOD_NOT_ALLOWED, Refused::Method, "only GET is served here"));
+        }
+        if !lists(headers, &UPGRADE, "websocket") {
+            return Err(Refusal::plain(StatusCode::UPGRADE_REQUIRED, Refused::UpgradeRequired, "upgrade required"));
+        }
+        if head.version != Version::HTTP_11 || !headers.contains_key(HOST) {
+            return Err(bad("an upgrade needs HTTP/1.1 and a Host"));
+        }
+        if !lists(headers, &CONNECTION, "upgrade") {
+            return Err(bad("Connection does not name Upgrade"));
+        }
+        let has_body = headers.get(CONTENT_LENGTH).is_some_and(|n| n.as_bytes() != b"0");
+        if has_body || headers.contains_key(TRANSFER_ENCODING) {
+            return Err(bad("an upgrade must have no body"));
+        }
+        if headers.get(SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes) != Some(b"13") {
+            let message = "WebSocket version 13 is served here";
+            return Err(Refusal::plain(StatusCode::UPGRADE_REQUIRED, Refused::Version, message));
+        }
+        let key = headers.get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).filter(|key| is_key(key));
+        let key = key.ok_or_else(|| bad("Sec-WebSocket-Key must be 16 bytes in base64"))?;
+        let Offered { protocols, pair } = offered_protocols(auth, headers).map_err(|_| bad("malformed Sec-WebSocket-Protocol"))?;
+        Ok(Upgrade {
+            accept: HeaderValue::try_from(accept_key(key)).map_err(|_| bad("Sec-WebSocket-Key"))?,
+            protocols: protocols.into_iter().map(str::to_owned).collect(),
+            token_pair: pair.then(|| auth.subprotocol.clone()),
+            extensions: headers.get_all(SEC_WEBSOCKET_EXTENSIONS).iter().cloned().collect(),
+        })
+    }
+
+    /// The subprotocol of an answer that has nothing to say about them: the first that was offered,
+    /// or the token's own, so that browsers take the 101.
+    pub fn any_protocol(&self) -> Option<HeaderValue> {
+        let name = self.protocols.first().or(self.token_pair.as_ref())?;
+        HeaderValue::try_from(name).ok()
+    }
+
+    /// `wanted` where it was offered, else the token's own.
+    pub fn protocol(&self, wanted: &str) -> Option<HeaderValue> {
+        let name = self.protocols.iter().find(|p| *p == wanted).or(self.token_pair.as_ref())?;
+        HeaderValue::try_from(name).ok()
+    }
+}
+
+/// Whether one of the header's lists names `token`, in any case.
+fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let values = headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
+    values.flat_map(|v| v.split(',')).any(|t| t.trim().eq_ignore_ascii_case(token))
+}
+
+/// 16 bytes in base64: 22 characters and `==`.
+fn is_key(key: &[u8]) -> bool {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    key.len() == 24 && STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 16)
+}

@@ -1,0 +1,53 @@
+//! `[admin]`.
+use super::World;
+use super::entry::Entry;
+use super::listener;
+use super::report::{Complaint, Place};
+use super::table::Table;
+use crate::config::Admin;
+use crate::config::secret::Secret;
+
+const TOKEN_FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// The interface with the place of its address; `None` where the table or its address is missing.
+pub(super) fn read(table: &Table, world: &World) -> Option<(Admin, Option<Place>)> {
+    if !table.is_present() {
+        return None;
+    }
+    let token_file = table.entry("token_file");
+    let token = token_file.as_ref().and_then(|e| token(e, world));
+    let Some(entry) = table.entry("address") else {
+        table.missing("address", Some("write it as in address = \"127.0.0.1:9180\""));
+        return None;
+    };
+    let addresses = listener::addresses(&entry, world)?;
+    if token_file.is_none() && !addresses.iter().all(|a| a.ip().is_loopback()) {
+        let help = "listen on 127.0.0.1, or set `token_file`";
+        entry.complain(Complaint::new("without a token the admin interface must have a loopback address").help(help));
+    }
+    Some((Admin { address: *addresses.first()?, token }, Some(entry.place())))
+}
+
+/// Reads the file of `admin.token_file`.
+fn token(entry: &Entry, world: &World) -> Option<Secret> {
+    let path = entry.path(&world.folder)?;
+    let complain = |message: String| entry.complain(Complaint::new(message));
+    // A pipe or a device would keep the reader waiting, or never end.
+    match std::fs::metadata(&path) {
+        Ok(meta) if !meta.is_file() => complain(format!("`{}` is not a file", path.display())),
+        Ok(meta) if meta.len() > TOKEN_FILE_BYTES_MAX => {
+            complain(format!("`{}` is too large for a token", path.display()))
+        }
+        _ => match std::fs::read(&path) {
+            Err(e) => complain(format!("`{}` cannot be read: {e}", path.display())),
+            Ok(bytes) => {
+                let token = bytes.trim_ascii();
+                if !token.is_empty() && token.iter().all(u8::is_ascii_graphic) {
+                    return Some(Secret::new(token));
+                }
+                complain(format!("`{}` must hold one word of visible ASCII characters", path.display()));
+            }
+        },
+    }
+    None
+}

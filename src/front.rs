@@ -1,0 +1,209 @@
+//! hyper in front: one request head after another, until one is let in and becomes a session.
+use crate::admission::refusal::Refusal;
+use crate::admission::token::uri_without_token;
+use crate::admission::{Admitted, Entrance, Who};
+use crate::close::Code;
+use crate::config::Service;
+use crate::metrics::{Handshake, Refused};
+use crate::outbox::wire::Stream;
+use crate::session::{self, Surroundings, Upgraded};
+use crate::upstream::{Backend, Forward, Unopened, Upstreams};
+use crate::ws::deflate;
+use bytes::Bytes;
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper::header::{
+    CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
+};
+use hyper::http::request::Parts;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+/// The largest request head, in bytes; beyond it hyper answers 431.
+const HEAD_MAX: usize = 16 * 1024;
+/// What rooms call their protocol.
+const ROOMS_PROTOCOL: &str = "rooms.v1";
+
+/// What requests are answered with on one shard.
+pub struct Front {
+    /// What sessions use.
+    pub around: Surroundings,
+    /// The backends.
+    pub upstreams: Arc<Upstreams>,
+    /// Whether the gateway stops: nothing more is let in.
+    pub draining: Arc<AtomicBool>,
+}
+
+type Body = Either<Full<Bytes>, Incoming>;
+
+/// Serves the requests of one connection. `head_timeout` is what is left for the first head, and
+/// what every later one has.
+pub async fn serve(front: Rc<Front>, stream: Stream, entrance: Rc<Entrance>, head_timeout: Duration) {
+    let service = service_fn({
+        let front = front.clone();
+        move |request| {
+            let (front, entrance) = (front.clone(), entrance.clone());
+            async move { Ok::<_, Infallible>(front.answer(&entrance, request).await) }
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .max_buf_size(HEAD_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    if let Err(error) = connection.await {
+        let outcome = match () {
+            () if error.is_timeout() => Handshake::HeadTimeout,
+            () if error.is_parse() => Handshake::Malformed,
+            () => Handshake::Disconnected,
+        };
+        front.around.shard.metrics().handshake(outcome);
+    }
+}
+
+impl Front {
+    async fn answer(&self, entrance: &Rc<Entrance>, request: Request<Incoming>) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        if self.draining.load(Relaxed) {
+            let full = Refusal::plain(StatusCode::SERVICE_UNAVAILABLE, Refused::Draining, "the gateway is stopping");
+            return self.refuse(entrance, &full, None);
+        }
+        let admitted = match self.around.gate.admit(entrance, &head) {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                let upgrade = hyper::upgrade::on(Request::from_parts(head, body));
+                return self.refuse(entrance, &refusal, Some(upgrade));
+            }
+        };
+        let opened = match admitted.route.service {
+            Service::Proxy(upstream) => Some(self.open(upstream, &admitted, &head).await),
+            Service::Echo | Service::Rooms => None,
+        };
+        let upgrade = hyper::upgrade::on(Request::from_parts(head, body));
+        match opened {
+            None => self.host(admitted, upgrade),
+            Some(Ok(backend)) => self.relay(admitted, backend, upgrade),
+            Some(Err(Unopened::Answer(answer))) => {
+                self.around.shard.metrics().refused(Refused::Backend);
+                self.around.shard.metrics().handshake(Handshake::Refused);
+                answer.map(Either::Right)
+            }
+            Some(Err(Unopened::Unavailable { status, reason })) => {
+                tracing::warn!(target: "wsgate::upstream", route = admitted.route.name(), %reason, "no backend");
+                let refusal = admitted.refusal(Code::UpstreamUnavailable, Refused::Upstream).status(status);
+                self.refuse(entrance, &refusal, Some(upgrade))
+            }
+        }
+    }
+
+    async fn open(&self, upstream: usize, admitted: &Admitted, head: &Parts) -> Result<Backend, Unopened> {
+        let auth = &self.around.gate.config().auth;
+        let protocols = admitted.upgrade.protocols.join(", ");
+        let origin = &admitted.origin;
+        let forward = Forward {
+            headers: &head.headers,
+            path_and_query: &uri_without_token(auth, &head.uri),
+            protocols: Some(protocols.as_str()).filter(|p| !p.is_empty()),
+            client_ip: origin.ip,
+            forwarded_for: origin.chain.as_deref(),
+            peer_ip: origin.peer,
+            proto: origin.proto,
+            host: &origin.host,
+            client_id: match &admitted.who {
+                Who::Client(identity, _) if !identity.is_anonymous() => Some(&identity.client),
+                Who::Client(..) | Who::Visitor => None,
+            },
+        };
+        self.upstreams.open(upstream, forward).await
+    }
+
+    /// A session that the gateway itself talks with.
+    fn host(&self, admitted: Admitted, upgrade: OnUpgrade) -> Response<Body> {
+        let asked = &admitted.upgrade;
+        let mut headers = HeaderMap::new();
+        let protocol = match admitted.route.service {
+            Service::Rooms => asked.protocol(ROOMS_PROTOCOL),
+            Service::Echo | Service::Proxy(_) => asked.any_protocol(),
+        };
+        if let Some(protocol) = protocol {
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, protocol);
+        }
+        let offers = asked.extensions.iter().filter_map(|v| v.to_str().ok());
+        let agreed = if admitted.route.limits.compression { deflate::negotiate(offers) } else { None };
+        let deflate = agreed.is_some();
+        if let Some(agreed) = agreed.and_then(|a| HeaderValue::try_from(a).ok()) {
+            headers.insert(SEC_WEBSOCKET_EXTENSIONS, agreed);
+        }
+        self.accept(admitted, headers, upgrade, deflate, None)
+    }
+
+    /// A session with a backend that has answered 101.
+    fn relay(&self, admitted: Admitted, mut backend: Backend, upgrade: OnUpgrade) -> Response<Body> {
+        let mut headers = std::mem::take(&mut backend.headers);
+        if !headers.contains_key(SEC_WEBSOCKET_PROTOCOL)
+            && let Some(pair) = admitted.upgrade.protocol("")
+        {
+            // Browsers insist on an answer to what they offered.
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, pair);
+        }
+        self.accept(admitted, headers, upgrade, false, Some(backend))
+    }
+
+    fn accept(
+        &self,
+        admitted: Admitted,
+        headers: HeaderMap,
+        upgrade: OnUpgrade,
+        deflate: bool,
+        backend: Option<Backend>,
+    ) -> Response<Body> {
+        let mut response = Response::new(Either::Left(Full::default()));
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *response.headers_mut() = headers;
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(SEC_WEBSOCKET_ACCEPT, admitted.upgrade.accept.clone());
+        self.around.shard.metrics().handshake(Handshake::Accepted);
+        let around = self.around.clone();
+        tokio::task::spawn_local(async move {
+            let Some((stream, early)) = upgraded(upgrade).await else { return };
+            let upgraded = Upgraded { wire: stream.into(), early, deflate, backend };
+            session::run(around, admitted, upgraded).await;
+        });
+        response
+    }
+
+    fn refuse(&self, entrance: &Rc<Entrance>, refusal: &Refusal, upgrade: Option<OnUpgrade>) -> Response<Body> {
+        let metrics = self.around.shard.metrics();
+        metrics.refused(refusal.reason);
+        metrics.handshake(Handshake::Refused);
+        tracing::debug!(target: "wsgate::admission", reason = refusal.reason.label(), "refused");
+        if let (Some(close), Some(upgrade)) = (refusal.close(), upgrade) {
+            let (shard, entrance) = (self.around.shard.clone(), entrance.clone());
+            tokio::task::spawn_local(async move {
+                let Some((stream, _)) = upgraded(upgrade).await else { return };
+                session::refuse(&shard, stream.into(), &close).await;
+                drop(entrance);
+            });
+        }
+        refusal.response().map(Either::Left)
+    }
+}
+
+/// The connection behind a 101, and what was read of it already.
+async fn upgraded(upgrade: OnUpgrade) -> Option<(Stream, Vec<u8>)> {
+    // The client has gone before the 101 was out.
+    let upgraded = upgrade.await.ok()?;
+    let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
+    Some((parts.io.into_inner(), parts.read_buf.into()))
+}

@@ -1,0 +1,252 @@
+//! Builds the parts from the configuration, runs them, reloads, and drains: wiring only.
+mod banner;
+mod thread;
+
+use crate::admin;
+use crate::admission::{Gate, token};
+use crate::config::{Config, KeySource};
+use crate::health::{Health, STALE_AFTER};
+use crate::limits::Limiter;
+use crate::listen::{Acceptor, Bound, Intake, Sockets, bind};
+use crate::metrics::Metrics;
+use crate::notify::{Notifier, watchdog_period};
+use crate::rooms::Shared;
+use crate::tls::{self, Tls};
+use crate::upstream::Upstreams;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use thread::{Running, ShardParts};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// How often tables forget those who hold nothing.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// What sessions have beyond the drain's window, for their last Close.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The parts that the main thread keeps.
+struct Parts {
+    config: Arc<Config>,
+    gate: Arc<Gate>,
+    tls: Vec<Option<Arc<Tls>>>,
+    limiter: Arc<Limiter>,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    draining: Arc<AtomicBool>,
+}
+
+/// Runs the gateway until a signal ends it.
+///
+/// # Errors
+/// What kept it from starting, or that a shard has died, in words for the operator.
+pub fn run(config: Config, program: &str) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("cannot start the runtime: {e}"))?;
+    runtime.block_on(serve(Arc::new(config), program))
+}
+
+async fn serve(config: Arc<Config>, program: &str) -> Result<(), String> {
+    let mut signals = Signals::new().map_err(|e| format!("cannot take signals: {e}"))?;
+    let notifier = Notifier::from_env();
+    make_missing_files(&config)?;
+    let parts = Parts::new(config.clone())?;
+    let bound = bind(&config)?;
+    let admin = bind_admin(&config).await?;
+    let (mut shards, intakes) = parts.start_shards()?;
+    let acceptor = Arc::new(Acceptor::new(parts.gate.clone(), parts.metrics.clone(), intakes.clone()));
+    let addresses: Vec<(usize, String)> = bound.iter().map(|b| (b.listener, b.address.clone())).collect();
+    announce(&config, &addresses);
+    let mut accepting = accept(acceptor, bound);
+    let mut serving = JoinSet::new();
+    if let Some((listener, state)) = admin.zip(parts.admin_state()) {
+        serving.spawn(admin::serve(listener, state));
+    }
+    serving.spawn(sweep(parts.limiter.clone()));
+    if let Some(period) = watchdog_period() {
+        let (health, notifier) = (parts.health.clone(), notifier.clone());
+        serving.spawn(async move { notifier.watch(period, &health).await });
+    }
+    parts.health.set_ready();
+    banner::print(&config, &addresses, program);
+    notifier.ready("serving");
+    loop {
+        let sign = tokio::select! {
+            sign = signals.next() => sign,
+            died = shards.next_end() => return Err(died),
+        };
+        match sign {
+            Sign::Stop => break,
+            Sign::Reload => {
+                notifier.reloading();
+                parts.reload().await;
+                notifier.ready("serving");
+            }
+        }
+    }
+    tracing::info!(window_s = config.server.drain.as_secs_f64(), "stopping");
+    notifier.stopping("closing sessions");
+    parts.health.set_draining();
+    parts.draining.store(true, Relaxed);
+    accepting.abort_all();
+    for intake in &intakes {
+        intake.drain(config.server.drain).await;
+    }
+    tokio::select! {
+        ended = timeout(config.server.drain + GRACE, shards.all_ended()) => match ended {
+            Ok(()) => tracing::info!("stopped"),
+            Err(_) => tracing::warn!("stopped with sessions that did not end in time"),
+        },
+        () = signals.stop() => tracing::warn!("stopped at once by a second signal"),
+    }
+    Ok(())
+}
+
+/// Signals that people and service managers send.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reload: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Sign {
+        tokio::select! {
+            _ = self.terminate.recv() => Sign::Stop,
+            _ = self.interrupt.recv() => Sign::Stop,
+            _ = self.reload.recv() => Sign::Reload,
+        }
+    }
+
+    async fn stop(&mut self) {
+        while self.next().await != Sign::Stop {}
+    }
+}
+
+/// What a signal means.
+#[derive(PartialEq, Eq)]
+enum Sign {
+    Stop,
+    Reload,
+}
+
+fn make_missing_files(config: &Config) -> Result<(), String> {
+    if let Some(KeySource::SecretFile { path, generate: true }) = &config.auth.key
+        && token::ensure_secret(path).map_err(|e| e.to_string())?
+    {
+        tracing::info!(path = %path.display(), "made a secret for tokens");
+    }
+    for certificate in config.listeners.iter().flat_map(|l| &l.tls) {
+        if tls::generate(certificate).map_err(|e| e.to_string())? {
+            tracing::info!(path = %certificate.certificate.display(), "made a certificate for localhost");
+        }
+    }
+    Ok(())
+}
+
+impl Parts {
+    fn new(config: Arc<Config>) -> Result<Parts, String> {
+        let limiter = Limiter::new(config.server.max_connections, config.ip_limits);
+        let gate = Gate::new(config.clone(), limiter.clone()).map_err(|e| e.to_string())?;
+        let load = |l: &crate::config::Listener| match l.tls.as_slice() {
+            [] => Ok(None),
+            certificates => Tls::load(certificates).map(|tls| Some(Arc::new(tls))).map_err(|e| e.to_string()),
+        };
+        Ok(Parts {
+            tls: config.listeners.iter().map(load).collect::<Result<_, _>>()?,
+            gate: Arc::new(gate),
+            limiter,
+            metrics: Metrics::new(config.server.shards),
+            health: Arc::new(Health::new(config.server.shards, Instant::now())),
+            draining: Arc::default(),
+            config,
+        })
+    }
+
+    fn start_shards(&self) -> Result<(Running, Vec<Intake>), String> {
+        let config = &self.config;
+        let (shared, inboxes) = Shared::new(config.server.shards, Arc::new(config.rooms.clone()));
+        let upstreams = Upstreams::new(&config.upstreams);
+        let timeouts = config.listeners.iter().map(|l| l.header_timeout);
+        let acceptors = self.tls.iter().map(|t| t.as_deref().map(Tls::acceptor));
+        let sockets = Arc::new(Sockets(acceptors.zip(timeouts).collect()));
+        let parts = inboxes.into_iter().enumerate().map(|(index, inbox)| ShardParts {
+            index,
+            gate: self.gate.clone(),
+            metrics: self.metrics.clone(),
+            health: self.health.clone(),
+            draining: self.draining.clone(),
+            upstreams: upstreams.clone(),
+            sockets: sockets.clone(),
+            shared: shared.clone(),
+            inbox,
+        });
+        Running::start(parts.collect())
+    }
+
+    fn admin_state(&self) -> Option<Arc<admin::State>> {
+        let config = self.config.admin.clone()?;
+        Some(Arc::new(admin::State { metrics: self.metrics.clone(), health: self.health.clone(), config }))
+    }
+
+    /// Reads certificates and keys again, on a thread of its own: no socket waits for a disk.
+    async fn reload(&self) {
+        let (gate, tls) = (self.gate.clone(), self.tls.iter().flatten().cloned().collect::<Vec<_>>());
+        let reload = move || {
+            let certificates = tls.iter().map(|t| t.reload().map_err(|e| e.to_string()));
+            certificates.chain([gate.reload().map_err(|e| e.to_string())]).filter_map(Result::err).collect::<Vec<_>>()
+        };
+        match tokio::task::spawn_blocking(reload).await {
+            Ok(faults) if faults.is_empty() => tracing::info!("certificates and keys were read again"),
+            Ok(faults) => faults.iter().for_each(|fault| tracing::error!(%fault, "the old ones stay")),
+            Err(_) => tracing::error!("reading certificates and keys again failed"),
+        }
+    }
+}
+
+async fn bind_admin(config: &Config) -> Result<Option<TcpListener>, String> {
+    let Some(admin) = &config.admin else { return Ok(None) };
+    let listener =
+        TcpListener::bind(admin.address).await.map_err(|e| format!("cannot listen on {}: {e}", admin.address))?;
+    let address = listener.local_addr().map_err(|e| e.to_string())?;
+    tracing::info!(%address, listener = "admin", "listening");
+    Ok(Some(listener))
+}
+
+fn announce(config: &Config, addresses: &[(usize, String)]) {
+    for (listener, address) in addresses {
+        tracing::info!(%address, listener, tls = !config.listeners[*listener].tls.is_empty(), "listening");
+    }
+}
+
+fn accept(acceptor: Arc<Acceptor>, bound: Vec<Bound>) -> JoinSet<()> {
+    let mut accepting = JoinSet::new();
+    for bound in bound {
+        let acceptor = acceptor.clone();
+        accepting.spawn(async move { acceptor.run(bound).await });
+    }
+    accepting
+}
+
+async fn sweep(limiter: Arc<Limiter>) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        limiter.sweep();
+    }
+}
+
+/// A shard that has not been heard of for so long is stuck.
+const _: () = assert!(STALE_AFTER.as_secs() >= 2);

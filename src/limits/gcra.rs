@@ -1,0 +1,92 @@
+//! The generic cell rate algorithm: a bucket is one number, the time at which it will be full again.
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How fast a bucket refills, and how much it holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Rate {
+    nanos_per_unit: f64,
+    burst_nanos: u64,
+}
+
+impl Rate {
+    /// `per_second` units a second, at least 1; a burst of `burst` units.
+    pub fn new(per_second: u64, burst: u64) -> Rate {
+        let nanos_per_unit = 1e9 / per_second.max(1) as f64;
+        Rate { nanos_per_unit, burst_nanos: (burst.max(1) as f64 * nanos_per_unit).ceil() as u64 }
+    }
+}
+
+/// One bucket, shared by all who hold a reference.
+#[derive(Debug, Default)]
+pub struct Bucket {
+    full_at: AtomicU64,
+}
+
+impl Bucket {
+    /// Takes `units` at time `now` (as by [`nanos`]), or says how long until they are there. What
+    /// is larger than the whole burst is never there.
+    pub fn take(&self, rate: &Rate, units: u64, now: u64) -> Result<(), Duration> {
+        let cost = (units as f64 * rate.nanos_per_unit) as u64;
+        let mut full_at = self.full_at.load(Relaxed);
+        loop {
+            let next = full_at.max(now).saturating_add(cost);
+            let ahead = next - now;
+            if ahead > rate.burst_nanos {
+                return Err(Duration::from_nanos(ahead - rate.burst_nanos));
+            }
+            match self.full_at.compare_exchange_weak(full_at, next, Relaxed, Relaxed) {
+                Ok(_) => return Ok(()),
+                Err(seen) => full_at = seen,
+            }
+        }
+    }
+
+    /// Whether something was taken that has not come back yet.
+    pub fn busy(&self, now: u64) -> bool {
+        self.full_at.load(Relaxed) > now
+    }
+}
+
+/// Nanoseconds since the first call in this process.
+pub fn nanos(now: Instant) -> u64 {
+    static START: OnceLock<std::time::Instant> = OnceLock::new();
+    // One second of head start, so that 0 is always in the past.
+    let start = *START.get_or_init(|| Instant::now().into_std());
+    now.into_std().saturating_duration_since(start).as_nanos() as u64 + 1_000_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn burst_then_rate() {
+        let (bucket, rate) = (Bucket::default(), Rate::new(50, 100));
+        assert_eq!((0..500).filter(|_| bucket.take(&rate, 1, SECOND).is_ok()).count(), 100);
+        assert_eq!((0..500).filter(|_| bucket.take(&rate, 1, 2 * SECOND).is_ok()).count(), 50);
+        assert!(bucket.busy(3 * SECOND));
+        assert!(!bucket.busy(4 * SECOND));
+    }
+
+    #[test]
+    fn the_wait_that_is_told_is_enough_and_not_too_long() {
+        let (bucket, rate) = (Bucket::default(), Rate::new(3, 1));
+        assert!(bucket.take(&rate, 1, SECOND).is_ok());
+        let wait = bucket.take(&rate, 1, SECOND).map_or_else(|w| w.as_nanos() as u64, |()| 0);
+        assert!(bucket.take(&rate, 1, SECOND + wait - 1).is_err());
+        assert!(bucket.take(&rate, 1, SECOND + wait).is_ok());
+    }
+
+    #[test]
+    fn more_than_the_burst_is_never_there_and_costs_nothing() {
+        let (bucket, rate) = (Bucket::default(), Rate::new(10, 10));
+        assert!(bucket.take(&rate, 11, SECOND).is_err());
+        assert!(bucket.take(&rate, u64::MAX, SECOND).is_err());
+        assert!(bucket.take(&rate, 10, SECOND).is_ok());
+    }
+}

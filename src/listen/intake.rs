@@ -1,0 +1,92 @@
+//! A shard's way in: arrivals become connections on its thread.
+use super::Arrival;
+use crate::admission::Entrance;
+use crate::front::{self, Front};
+use crate::metrics::Handshake;
+use crate::outbox::wire::Stream;
+use crate::shard::{Load, LoadPermit, Place};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsAcceptor;
+
+/// Arrivals that may wait for one shard; then accepting pauses.
+const QUEUE: usize = 1024;
+
+/// What a shard is told from outside.
+pub enum Job {
+    /// A connection, and its share of the load.
+    Arrival(Arrival, LoadPermit),
+    /// The gateway stops: close every session within this window, then end.
+    Drain(Duration),
+}
+
+/// The sending end of a shard's queue.
+#[derive(Clone)]
+pub struct Intake {
+    /// Connections that the shard has.
+    pub load: Load,
+    jobs: Sender<Job>,
+}
+
+/// The listeners' TLS, and how long a head may take.
+pub struct Sockets(pub Vec<(Option<TlsAcceptor>, Duration)>);
+
+impl Intake {
+    /// A queue.
+    pub fn new() -> (Intake, Receiver<Job>) {
+        let (jobs, receiver) = channel(QUEUE);
+        (Intake { load: Load::default(), jobs }, receiver)
+    }
+
+    pub(super) async fn send(&self, arrival: Arrival) {
+        // A shard that has ended takes nothing more; the connection is dropped.
+        let _ = self.jobs.send(Job::Arrival(arrival, self.load.add())).await;
+    }
+
+    /// Tells the shard to close its sessions and end.
+    pub async fn drain(&self, window: Duration) {
+        let _ = self.jobs.send(Job::Drain(window)).await;
+    }
+}
+
+/// Serves arrivals until the shard is told to drain, and then until its last session has ended.
+pub async fn run(front: Rc<Front>, sockets: Arc<Sockets>, mut jobs: Receiver<Job>) {
+    while let Some(job) = jobs.recv().await {
+        match job {
+            Job::Arrival(arrival, permit) => {
+                let place = Place::new(front.around.shard.clone(), permit);
+                tokio::task::spawn_local(connection(front.clone(), sockets.clone(), arrival, place));
+            }
+            Job::Drain(window) => {
+                front.around.shard.drain(window);
+                front.around.shard.emptied().await;
+                return;
+            }
+        }
+    }
+}
+
+/// TLS where the listener has it, then HTTP.
+async fn connection(front: Rc<Front>, sockets: Arc<Sockets>, arrival: Arrival, place: Place) {
+    let (tls, head_timeout) = &sockets.0[arrival.listener];
+    let deadline = Instant::now() + *head_timeout;
+    let metrics = front.around.shard.metrics();
+    let Ok(socket) = arrival.socket.into_socket() else { return metrics.handshake(Handshake::Disconnected) };
+    let stream = match tls {
+        None => Stream::Plain(socket),
+        Some(acceptor) => match timeout_at(deadline, acceptor.accept(socket)).await {
+            Ok(Ok(stream)) => Stream::Tls(Box::new(stream)),
+            Ok(Err(error)) => {
+                tracing::debug!(target: "wsgate::tls", %error, "handshake failed");
+                return metrics.handshake(Handshake::TlsFailed);
+            }
+            Err(_) => return metrics.handshake(Handshake::TlsTimeout),
+        },
+    };
+    let left = deadline.saturating_duration_since(Instant::now());
+    let entrance = Rc::new(Entrance::new(arrival.knock, place));
+    Box::pin(front::serve(front, stream, entrance, left)).await;
+}

@@ -1,0 +1,226 @@
+//! What the gateway counts. Each shard counts in a block of its own; a scrape adds the blocks up.
+//!
+//! A counter is a place in an array, found by the variants of the label enums: nothing on the
+//! message path looks a string up, allocates or takes a lock.
+mod exposition;
+mod labels;
+mod process;
+
+pub use labels::{Direction, Handshake, Refused, ServiceLabel};
+
+use crate::close::{By, Close};
+use prometheus_client::encoding::prometheus_text;
+use prometheus_client::registry::Registry;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
+
+/// The media type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
+
+/// Every counter of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    blocks: Arc<Blocks>,
+    registry: Registry,
+}
+
+/// What a scrape reads.
+#[derive(Debug)]
+struct Blocks {
+    /// One for each shard, and the last for threads that are none.
+    shards: Box<[ShardMetrics]>,
+    started: SystemTime,
+}
+
+impl Metrics {
+    /// Makes a block for each of `shards` shards, all at 0; the start time is now.
+    pub fn new(shards: usize) -> Arc<Metrics> {
+        let blocks = Arc::new(Blocks {
+            shards: (0..=shards).map(|_| ShardMetrics::default()).collect(),
+            started: SystemTime::now(),
+        });
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Arc::clone(&blocks)));
+        Arc::new(Metrics { blocks, registry })
+    }
+
+    /// The block of a shard. Any thread may count in it, but it is fast only where one does.
+    ///
+    /// # Panics
+    /// Where `index` is not below the number of shards.
+    pub fn shard(&self, index: usize) -> &ShardMetrics {
+        let shards = &self.blocks.shards;
+        assert!(index + 1 < shards.len(), "no shard {index}");
+        &shards[index]
+    }
+
+    /// The block of threads that are no shard: the acceptor, the main thread.
+    pub fn elsewhere(&self) -> &ShardMetrics {
+        &self.blocks.shards[self.blocks.shards.len() - 1]
+    }
+
+    /// All families in the Prometheus text format, [`CONTENT_TYPE`].
+    pub fn encode(&self) -> String {
+        let mut text = String::with_capacity(32 * 1024);
+        // Writing to a String cannot fail, and no family here is one the encoder rejects.
+        let _ = prometheus_text::encode(&mut text, &self.registry);
+        text
+    }
+}
+
+/// Something that goes up and down. A block may hold a negative part of the sum: what one thread
+/// opened another may close.
+#[derive(Debug, Default)]
+struct Gauge(AtomicU64);
+
+impl Gauge {
+    fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+    fn subtract(&self, n: u64) {
+        self.0.fetch_sub(n, Relaxed);
+    }
+}
+
+/// The counters of one shard, on cache lines of their own (pairs of them: the prefetcher takes two).
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ShardMetrics {
+    messages: [[AtomicU64; Direction::COUNT]; ServiceLabel::COUNT],
+    bytes: [[AtomicU64; Direction::COUNT]; ServiceLabel::COUNT],
+    deliveries: AtomicU64,
+    backlog_bytes: Gauge,
+    connections: Gauge,
+    sessions: [Gauge; ServiceLabel::COUNT],
+    rooms: Gauge,
+    room_members: Gauge,
+    handshakes: [AtomicU64; Handshake::COUNT],
+    refusals: [AtomicU64; Refused::COUNT],
+    closes: [[[AtomicU64; labels::CODES]; labels::BY.len()]; ServiceLabel::COUNT],
+    panics: AtomicU64,
+    accept_pauses: AtomicU64,
+    loop_lag: LoopLag,
+}
+
+/// A histogram of how late a shard's timer fired.
+#[derive(Debug, Default)]
+struct LoopLag {
+    /// One for each of [`LAG_BOUNDS`], and one for what is above.
+    buckets: [AtomicU64; LAG_BOUNDS.len() + 1],
+    total_us: AtomicU64,
+}
+
+/// Upper bounds of the histogram's buckets.
+const LAG_BOUNDS: [Duration; 7] = [
+    Duration::from_millis(1),
+    Duration::from_millis(3),
+    Duration::from_millis(10),
+    Duration::from_millis(30),
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_secs(1),
+];
+
+impl ShardMetrics {
+    /// A TCP or Unix connection was taken in.
+    pub fn connection_opened(&self) {
+        self.connections.add(1);
+    }
+
+    /// It is gone.
+    pub fn connection_closed(&self) {
+        self.connections.subtract(1);
+    }
+
+    /// A WebSocket session began.
+    pub fn session_opened(&self, service: ServiceLabel) {
+        self.sessions[service as usize].add(1);
+    }
+
+    /// It ended; [`ShardMetrics::closed`] counts how.
+    pub fn session_closed(&self, service: ServiceLabel) {
+        self.sessions[service as usize].subtract(1);
+    }
+
+    /// A connection's first request, or the lack of one.
+    pub fn handshake(&self, outcome: Handshake) {
+        self.handshakes[outcome as usize].fetch_add(1, Relaxed);
+    }
+
+    /// A request or connection was refused.
+    pub fn refused(&self, reason: Refused) {
+        self.refusals[reason as usize].fetch_add(1, Relaxed);
+    }
+
+    /// How a session ended. A number outside the gateway's table counts as `peer`, a Close without
+    /// a number as `no_code`, a connection that ended without a Close as `lost`.
+    pub fn closed(&self, service: ServiceLabel, by: By, close: &Close) {
+        self.closes[service as usize][labels::by_place(by)][labels::code_place(close)].fetch_add(1, Relaxed);
+    }
+
+    /// Whole messages.
+    pub fn messages(&self, service: ServiceLabel, direction: Direction, n: u64) {
+        self.messages[service as usize][direction as usize].fetch_add(n, Relaxed);
+    }
+
+    /// Bytes of payload, as on the wire.
+    pub fn bytes(&self, service: ServiceLabel, direction: Direction, n: u64) {
+        self.bytes[service as usize][direction as usize].fetch_add(n, Relaxed);
+    }
+
+    /// A session's task panicked and was ended.
+    pub fn panicked(&self) {
+        self.panics.fetch_add(1, Relaxed);
+    }
+
+    /// Accepting stopped for a while: no descriptors, or no place.
+    pub fn accept_paused(&self) {
+        self.accept_pauses.fetch_add(1, Relaxed);
+    }
+
+    /// A room came to be. Counted by its home shard.
+    pub fn room_opened(&self) {
+        self.rooms.add(1);
+    }
+
+    /// A room ended.
+    pub fn room_closed(&self) {
+        self.rooms.subtract(1);
+    }
+
+    /// A session joined a room.
+    pub fn member_joined(&self) {
+        self.room_members.add(1);
+    }
+
+    /// `n` memberships ended.
+    pub fn members_left(&self, n: u64) {
+        self.room_members.subtract(n);
+    }
+
+    /// A message of a room was put into the outboxes of `n` members.
+    pub fn delivered(&self, n: u64) {
+        self.deliveries.fetch_add(n, Relaxed);
+    }
+
+    /// `n` bytes could not be written at once and wait in an outbox.
+    pub fn backlog_grew(&self, n: u64) {
+        self.backlog_bytes.add(n);
+    }
+
+    /// `n` waiting bytes were written or thrown away.
+    pub fn backlog_shrank(&self, n: u64) {
+        self.backlog_bytes.subtract(n);
+    }
+
+    /// A timer of the shard fired `late` after its time: how long everything else there waited.
+    pub fn loop_lag(&self, late: Duration) {
+        let bucket = LAG_BOUNDS.iter().position(|bound| late <= *bound).unwrap_or(LAG_BOUNDS.len());
+        self.loop_lag.buckets[bucket].fetch_add(1, Relaxed);
+        self.loop_lag.total_us.fetch_add(late.as_micros() as u64, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests;

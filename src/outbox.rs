@@ -1,0 +1,200 @@
+//! Bytes on their way to one peer.
+//!
+//! Sending never waits: frames are appended to the [`Peer`]'s queue, and [`Peer::flush`] writes
+//! what the socket takes now. Whoever flushes may be the session itself or the shard's fan-out;
+//! what does not fit stays, and the session flushes it when the socket is writable again.
+pub mod ending;
+pub mod wire;
+
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll, Waker};
+use wire::Wire;
+
+/// Frames written with one call.
+const FRAMES_PER_WRITE: usize = 64;
+/// A queue's memory is given back when it is empty and larger than this.
+const QUEUE_KEPT: usize = 4;
+
+/// A socket, and what is queued for it.
+pub struct Peer {
+    wire: Wire,
+    queue: VecDeque<Bytes>,
+    /// Bytes of the first frame that are already written.
+    written: usize,
+    backlog: usize,
+    failed: Option<io::ErrorKind>,
+    session: Option<Waker>,
+}
+
+/// What a flush achieved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flush {
+    /// Everything is written.
+    Done,
+    /// The socket takes no more now.
+    Blocked,
+    /// The socket has failed; the session learns it when it reads.
+    Failed,
+}
+
+impl Peer {
+    /// A peer with an empty queue.
+    pub fn new(wire: Wire) -> Peer {
+        Peer {
+            wire,
+            queue: VecDeque::new(),
+            written: 0,
+            backlog: 0,
+            failed: None,
+            session: None,
+        }
+    }
+
+    /// Appends a frame; nothing is written yet.
+    pub fn push(&mut self, frame: Bytes) {
+        if self.failed.is_none() {
+            self.backlog += frame.len();
+            self.queue.push_back(frame);
+        }
+    }
+
+    /// Bytes that are queued.
+    pub fn backlog(&self) -> usize {
+        self.backlog
+    }
+
+    /// Writes `bytes` at once where nothing waits before them; queues what does not fit. For the
+    /// relay, whose bytes lie in a buffer that is about to be used again.
+    pub fn write_through(&mut self, bytes: &[u8]) -> Flush {
+        let mut taken = 0;
+        if self.queue.is_empty() && self.failed.is_none() {
+            match self.wire.try_write(&[IoSlice::new(bytes)]) {
+                Ok(n) => taken = n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => (),
+                Err(e) => return self.fail(e.kind()),
+            }
+        }
+        if taken == bytes.len() {
+            return self.flush();
+        }
+        self.push(Bytes::copy_from_slice(&bytes[taken..]));
+        self.flush()
+    }
+
+    /// Writes what the socket takes now.
+    pub fn flush(&mut self) -> Flush {
+        while self.failed.is_none() {
+            if self.queue.is_empty() {
+                return match self.wire.try_flush() {
+                    Ok(()) => Flush::Done,
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.block(),
+                    Err(e) => self.fail(e.kind()),
+                };
+            }
+            match self.write_some() {
+                Ok(n) => self.advance(n),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return self.block(),
+                Err(e) => return self.fail(e.kind()),
+            }
+        }
+        Flush::Failed
+    }
+
+    fn write_some(&mut self) -> io::Result<usize> {
+        let first = &self.queue[0][self.written..];
+        if self.queue.len() == 1 {
+            return self.wire.try_write(&[IoSlice::new(first)]);
+        }
+        let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE];
+        slices[0] = IoSlice::new(first);
+        let mut count = 1;
+        for frame in self.queue.iter().skip(1).take(FRAMES_PER_WRITE - 1) {
+            slices[count] = IoSlice::new(frame);
+            count += 1;
+        }
+        self.wire.try_write(&slices[..count])
+    }
+
+    fn advance(&mut self, mut n: usize) {
+        self.backlog -= n;
+        while let Some(first) = self.queue.front() {
+            let rest = first.len() - self.written;
+            if n < rest {
+                self.written += n;
+                return;
+            }
+            n -= rest;
+            self.written = 0;
+            self.queue.pop_front();
+        }
+        if self.queue.capacity() > QUEUE_KEPT {
+            self.queue = VecDeque::new();
+        }
+    }
+
+    /// The session must wait for the socket: only its own task can be woken when it is writable.
+    fn block(&mut self) -> Flush {
+        if let Some(session) = self.session.take() {
+            session.wake();
+        }
+        Flush::Blocked
+    }
+
+    fn fail(&mut self, kind: io::ErrorKind) -> Flush {
+        self.failed = Some(kind);
+        self.queue = VecDeque::new();
+        self.backlog = 0;
+        if let Some(session) = self.session.take() {
+            session.wake();
+        }
+        Flush::Failed
+    }
+
+    /// Writes what is queued, and remembers the session's task for when more can be written.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Flush> {
+        loop {
+            self.session = None;
+            match self.flush() {
+                Flush::Blocked => match self.wire.poll_writable(cx) {
+                    Poll::Ready(Ok(())) => continue,
+                    Poll::Ready(Err(e)) => return Poll::Ready(self.fail(e.kind())),
+                    // It is woken by the socket; another flush need not wake it.
+                    Poll::Pending => return Poll::Pending,
+                },
+                done => {
+                    self.session = Some(cx.waker().clone());
+                    return Poll::Ready(done);
+                }
+            }
+        }
+    }
+
+    /// Reads into `buffer`; 0 at the end of the stream.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if let Some(kind) = self.failed {
+            return Poll::Ready(Err(kind.into()));
+        }
+        self.wire.poll_read(cx, buffer)
+    }
+
+    /// Forgets the frames of which nothing is written yet, so that a Close can still go out.
+    pub fn drop_unsent(&mut self) {
+        let keep = usize::from(self.written > 0);
+        self.queue.truncate(keep);
+        self.backlog = self.queue.front().map_or(0, |f| f.len() - self.written);
+    }
+
+    /// Ends the writing side, after what is queued was flushed.
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.wire.poll_shutdown(cx)
+    }
+
+    /// Wakes the session's task, to look at what has changed for it.
+    pub fn wake_session(&mut self) {
+        if let Some(session) = self.session.take() {
+            session.wake();
+        }
+    }
+}

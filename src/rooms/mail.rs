@@ -1,0 +1,262 @@
+//! What shards tell each other about rooms.
+use crate::config::Namespace;
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// Bytes of deliveries that may wait for one shard. Requests need no bound of their own: a session
+/// has at most 64 of them unanswered.
+const DELIVERIES_BYTES_MAX: usize = 64 << 20;
+
+/// What names a room.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RoomKey {
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its name; empty for the room of everyone in the namespace, which no client can name.
+    pub name: Arc<str>,
+}
+
+impl RoomKey {
+    /// The room of everyone: it has an order of its own, and no members to keep.
+    pub fn everyone(namespace: Namespace) -> RoomKey {
+        RoomKey { namespace, name: "".into() }
+    }
+
+    /// Whether it is the room of everyone.
+    pub fn is_everyone(&self) -> bool {
+        self.name.is_empty()
+    }
+}
+
+/// A session, anywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionRef {
+    /// Its shard.
+    pub shard: u16,
+    /// Its place there.
+    pub slot: u32,
+    /// Tells it from earlier sessions in the same place.
+    pub generation: u32,
+}
+
+/// What an answer goes with: the `message_id` of the request.
+pub type Ticket = Box<str>;
+
+/// A request to the home of a room.
+pub struct Request {
+    /// The room.
+    pub room: RoomKey,
+    /// Who asks.
+    pub from: SessionRef,
+    /// As whom.
+    pub client: Arc<str>,
+    /// What the answer goes with.
+    pub ticket: Ticket,
+    /// What is asked.
+    pub ask: Ask,
+}
+
+/// What is asked of a home.
+pub enum Ask {
+    /// To become a member; `deflate`: the session takes compressed frames.
+    Join {
+        /// Whether the session takes compressed frames.
+        deflate: bool,
+    },
+    /// To be a member no more.
+    Leave,
+    /// As `Leave`, from a session that is gone: no answer.
+    Gone,
+    /// To send a message to the room.
+    Publish {
+        /// The message, as it came.
+        message: Box<RawValue>,
+    },
+    /// A page of the members.
+    Members {
+        /// At most so many.
+        limit: usize,
+        /// Those after this client, in the order of names.
+        after: Option<String>,
+    },
+}
+
+/// An answer to a request.
+pub enum Answer {
+    /// The session is a member from here on.
+    Joined {
+        /// The room.
+        room: RoomKey,
+        /// Clients in the room.
+        count: usize,
+        /// The room's last message.
+        position: Position,
+    },
+    /// The session is a member no more.
+    Left {
+        /// The room.
+        room: RoomKey,
+    },
+    /// The message has its place.
+    Sent {
+        /// The room.
+        room: RoomKey,
+        /// The place.
+        position: Position,
+        /// Whether it is the place of an earlier message with this `message_id`.
+        duplicate: bool,
+        /// Sessions it was posted to; unknown for everyone.
+        recipients: Option<usize>,
+    },
+    /// A page of members: the payload, encoded.
+    Members(String),
+    /// No.
+    Refused {
+        /// The room of a join that failed.
+        unjoined: Option<RoomKey>,
+        /// Why.
+        code: crate::close::Code,
+        /// In words.
+        message: &'static str,
+    },
+}
+
+/// A place in a room's order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// Names one unbroken count.
+    pub epoch: Arc<str>,
+    /// Counts from 1; 0 before the first message.
+    pub offset: u64,
+}
+
+/// A frame, and its compressed twin where some member takes one.
+#[derive(Clone)]
+pub struct Frame {
+    /// The whole frame, header included.
+    pub plain: Bytes,
+    /// The whole compressed frame.
+    pub deflated: Option<Bytes>,
+    /// Bytes of the message.
+    pub payload: usize,
+}
+
+/// Mail for a shard.
+pub enum Mail {
+    /// To the home of a room.
+    Request(Request),
+    /// To the home: the sessions of this shard lost their place in the room and were told so.
+    Lost {
+        /// The room.
+        room: RoomKey,
+        /// The shard.
+        shard: u16,
+    },
+    /// To the shard of a session.
+    Answer {
+        /// The session.
+        to: SessionRef,
+        /// What it goes with.
+        ticket: Ticket,
+        /// The answer.
+        answer: Answer,
+    },
+    /// To a shard with members.
+    Deliver {
+        /// The room.
+        to: RoomKey,
+        /// What to send.
+        frame: Frame,
+        /// What it weighs.
+        bytes: usize,
+    },
+    /// To a shard whose mailbox was full: deliveries of this room have been left out.
+    Behind {
+        /// The room.
+        room: RoomKey,
+    },
+}
+
+/// The mailboxes of all shards.
+#[derive(Clone)]
+pub struct Post(Arc<[Mailbox]>);
+
+struct Mailbox {
+    sender: UnboundedSender<Mail>,
+    deliveries_bytes: AtomicUsize,
+}
+
+impl Post {
+    /// Mailboxes for `shards` shards.
+    pub fn new(shards: usize) -> (Post, Vec<UnboundedReceiver<Mail>>) {
+        let (boxes, inboxes): (Vec<_>, Vec<_>) = (0..shards)
+            .map(|_| {
+                let (sender, inbox) = unbounded_channel();
+                (Mailbox { sender, deliveries_bytes: AtomicUsize::new(0) }, inbox)
+            })
+            .unzip();
+        (Post(boxes.into()), inboxes)
+    }
+
+    /// How many there are.
+    pub fn shards(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Posts what is bounded elsewhere. A shard that has ended takes none.
+    pub fn send(&self, shard: usize, mail: Mail) {
+        let _ = self.0[shard].sender.send(mail);
+    }
+
+    /// Whether a delivery of any size still fits.
+    pub fn has_room(&self, shard: usize) -> bool {
+        self.0[shard].deliveries_bytes.load(Relaxed) < DELIVERIES_BYTES_MAX
+    }
+
+    /// Posts a delivery, or says that the mailbox is full.
+    pub fn deliver(&self, shard: usize, to: RoomKey, frame: Frame) -> bool {
+        if !self.has_room(shard) {
+            return false;
+        }
+        let bytes = frame.plain.len() + frame.deflated.as_ref().map_or(0, Bytes::len) + size_of::<Mail>();
+        self.0[shard].deliveries_bytes.fetch_add(bytes, Relaxed);
+        self.send(shard, Mail::Deliver { to, frame, bytes });
+        true
+    }
+
+    /// A delivery was taken out of the mailbox.
+    pub fn received(&self, shard: usize, bytes: usize) {
+        self.0[shard].deliveries_bytes.fetch_sub(bytes, Relaxed);
+    }
+}
+
+impl Frame {
+    /// A copy whose reference count another shard does not share, where that is cheaper than two
+    /// threads that count on one cache line.
+    pub fn on_its_own(&self, elsewhere: bool) -> Frame {
+        const COPIED_UP_TO: usize = 16 * 1024;
+        let copy = |bytes: &Bytes| {
+            if elsewhere && bytes.len() <= COPIED_UP_TO { Bytes::copy_from_slice(bytes) } else { bytes.clone() }
+        };
+        Frame { plain: copy(&self.plain), deflated: self.deflated.as_ref().map(copy), payload: self.payload }
+    }
+}
+
+/// How many rooms the process has.
+#[derive(Clone, Default)]
+pub struct RoomCount(Arc<AtomicUsize>);
+
+impl RoomCount {
+    /// One more, where there are fewer than `max`.
+    pub fn open(&self, max: usize) -> bool {
+        self.0.fetch_update(Relaxed, Relaxed, |n| (n < max).then_some(n + 1)).is_ok()
+    }
+
+    /// One fewer.
+    pub fn shut(&self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,265 @@
+//! A session's side of the rooms: a visitor becomes a member when it has said who it is.
+use super::local::{self, Entry};
+use super::mail::{Ask, RoomKey, Ticket};
+use super::protocol::{Fault, Request, push, read};
+use super::{Rooms, protocol};
+use crate::close::{Close, Code};
+use crate::config::{Limits, Namespace};
+use crate::identity::Identity;
+use crate::shard::Handle;
+use jiff::Timestamp;
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Requests of one session that may be unanswered; then it is not read.
+const UNANSWERED_MAX: usize = 64;
+/// Messages in a row that are not understood; the last one closes.
+const NOT_UNDERSTOOD_MAX: u32 = 10;
+
+/// A session that has yet to say who it is: its first message must be `auth`.
+pub struct Visitor;
+
+/// A session of a client that is known.
+pub struct Member {
+    rooms: Rc<Rooms>,
+    entry: Rc<Entry>,
+}
+
+/// A request to be let in, or to stay longer, by a token.
+#[derive(Debug)]
+pub struct Auth {
+    /// The token. It must not be shown.
+    pub token: crate::config::secret::Secret,
+    /// What the answer goes with.
+    pub message_id: String,
+}
+
+/// What a session must know to become a member.
+pub struct Enter<'a> {
+    /// Who it is.
+    pub identity: Identity,
+    /// Where.
+    pub namespace: Namespace,
+    /// The route's limits.
+    pub limits: &'a Limits,
+    /// Whether permessage-deflate was agreed on.
+    pub deflate: bool,
+}
+
+impl Visitor {
+    /// Reads the first message.
+    pub fn read(text: &str) -> Result<Auth, Close> {
+        let request = read(text).map_err(|_| Close::gateway(Code::AuthRequired))?;
+        if request.kind != "auth" {
+            return Err(Close::gateway(Code::AuthRequired));
+        }
+        auth(&request).map_err(|_| Close::gateway(Code::AuthRequired))
+    }
+}
+
+fn auth(request: &Request<'_>) -> Result<Auth, Cow<'static, str>> {
+    let token = request.payload.token()?;
+    Ok(Auth {
+        token: crate::config::secret::Secret::new(token.as_bytes()),
+        message_id: ticket(request.message_id.as_deref()).into(),
+    })
+}
+
+fn ticket(message_id: Option<&str>) -> Ticket {
+    message_id.map_or_else(|| uuid::Uuid::now_v7().to_string().into(), Into::into)
+}
+
+impl Member {
+    /// Takes the session in, and greets it. `auth`: the message that let it in.
+    pub fn enter(rooms: &Rc<Rooms>, handle: &Rc<Handle>, enter: Enter<'_>, auth: Option<&Auth>) -> Member {
+        let Enter { identity, namespace, limits, deflate } = enter;
+        let entry = rooms.local.borrow_mut().add(rooms.shard.index, |reference| Entry {
+            reference,
+            handle: handle.clone(),
+            shard: rooms.shard.clone(),
+            namespace,
+            identity: RefCell::new(identity),
+            deflate,
+            max_backlog: limits.max_backlog,
+            unanswered: Cell::new(0),
+            not_understood: Cell::new(0),
+            rooms: RefCell::new(HashMap::new()),
+        });
+        let member = Member { rooms: rooms.clone(), entry };
+        if let Some(auth) = auth {
+            member.auth_response(&auth.message_id);
+        }
+        member.greet(limits);
+        member
+    }
+
+    fn greet(&self, limits: &Limits) {
+        let identity = self.entry.identity.borrow();
+        let expires_at = identity.expires_at.map(|at| format!(r#""expires_at":{at},"#)).unwrap_or_default();
+        let max_message_size = if limits.max_message_size == u64::MAX { 0 } else { limits.max_message_size };
+        let payload = format!(
+            concat!(
+                r#"{{"client_id":{},"session_id":"{}","server_time":"{}","protocol":"rooms.v1","heartbeat_ms":{},"#,
+                r#"{}"limits":{{"max_message_size":{},"messages_per_second":{}}}}}"#
+            ),
+            push::Json(&identity.client),
+            uuid::Uuid::now_v7(),
+            push::Time(Timestamp::now()),
+            limits.ping_interval.map_or(0, |d| d.as_millis()),
+            expires_at,
+            max_message_size,
+            limits.messages_per_second.unwrap_or(0),
+        );
+        self.entry.say("connection_established", &payload, None, Instant::now());
+    }
+
+    fn auth_response(&self, id: &str) {
+        let identity = self.entry.identity.borrow();
+        let expires_at = identity.expires_at.map(|at| format!(r#","expires_at":{at}"#)).unwrap_or_default();
+        let payload = format!(r#"{{"client_id":{}{expires_at}}}"#, push::Json(&identity.client));
+        self.entry.say("auth_response", &payload, Some(id), Instant::now());
+    }
+
+    /// Who it is.
+    pub fn identity(&self) -> Identity {
+        self.entry.identity.borrow().clone()
+    }
+
+    /// Whether another request may be read now.
+    pub fn may_ask(&self) -> bool {
+        self.entry.unanswered.get() < UNANSWERED_MAX
+    }
+
+    /// A fresh token came, and was found to name this client or not. Whether it counts from now on.
+    pub fn refreshed(&self, auth: &Auth, identity: Result<Identity, &'static str>) -> bool {
+        let refused = {
+            let mut known = self.entry.identity.borrow_mut();
+            match identity {
+                Err(message) => Some(message),
+                Ok(_) if known.is_anonymous() => Some("this socket was let in without a token, and stays so"),
+                Ok(new) if new.client != known.client => Some("the token names another client"),
+                Ok(new) => {
+                    *known = new;
+                    None
+                }
+            }
+        };
+        match refused {
+            Some(message) => self.refuse(Code::AuthFailed, message, None, Some(&auth.message_id)),
+            None => self.auth_response(&auth.message_id),
+        }
+        refused.is_none()
+    }
+
+    /// Answers a text that came too fast and was thrown away.
+    pub fn too_fast(&self, text: &str, wait: Duration) {
+        let id = read(text).ok().and_then(|r| r.message_id.map(Cow::into_owned));
+        self.refuse(Code::RateLimit, Code::RateLimit.message(), Some(wait), id.as_deref());
+    }
+
+    fn refuse(&self, code: Code, message: &str, wait: Option<Duration>, id: Option<&str>) {
+        self.entry.error(code, message, wait, id, Instant::now());
+    }
+
+    /// A binary message came.
+    pub fn on_binary(&self) -> Result<(), Close> {
+        self.not_understood(Fault { message_id: None, message: "a message must be text".into() })
+    }
+
+    /// A text came. What it asks is done or answered; a token in it is for the caller to judge.
+    pub fn on_text(&self, text: &str) -> Result<Option<Auth>, Close> {
+        match read(text).and_then(|request| self.serve(request)) {
+            Ok(auth) => {
+                self.entry.not_understood.set(0);
+                Ok(auth)
+            }
+            Err(fault) => self.not_understood(fault).map(|()| None),
+        }
+    }
+
+    fn not_understood(&self, fault: Fault) -> Result<(), Close> {
+        let count = self.entry.not_understood.get() + 1;
+        self.entry.not_understood.set(count);
+        self.refuse(Code::InvalidFormat, &fault.message, None, fault.message_id.as_deref());
+        if count < NOT_UNDERSTOOD_MAX { Ok(()) } else { Err(Close::gateway(Code::InvalidFormat)) }
+    }
+
+    fn serve(&self, request: Request<'_>) -> Result<Option<Auth>, Fault> {
+        let fault = |message| Fault { message_id: request.message_id.as_deref().map(str::to_owned), message };
+        let ticket = ticket(request.message_id.as_deref());
+        let payload = &request.payload;
+        match &*request.kind {
+            "auth" => return auth(&request).map(Some).map_err(fault),
+            "join_room" => self.join(self.key(&payload.room_id().map_err(fault)?), ticket),
+            "leave_room" => self.ask(&payload.room_id().map_err(fault)?, ticket, Ask::Leave),
+            "room_members" => {
+                let (room, limit) = (payload.room_id().map_err(fault)?, payload.limit().map_err(fault)?);
+                self.ask(&room, ticket, Ask::Members { limit, after: payload.after().map_err(fault)? });
+            }
+            "message" => {
+                let room = payload.room_id_if_any().map_err(fault)?;
+                let message = payload.message.ok_or_else(|| fault("\"payload.message\" is missing".into()))?;
+                self.publish(room, ticket, message.to_owned());
+            }
+            "ping" => {
+                let payload = format!(r#"{{"server_time":"{}"}}"#, push::Time(Timestamp::now()));
+                self.entry.say("pong", &payload, Some(&ticket), Instant::now());
+            }
+            _ => return Err(fault("\"type\" is not known".into())),
+        }
+        Ok(None)
+    }
+
+    fn key(&self, room: &str) -> RoomKey {
+        RoomKey { namespace: self.entry.namespace, name: room.into() }
+    }
+
+    fn join(&self, room: RoomKey, ticket: Ticket) {
+        {
+            let mut rooms = self.entry.rooms.borrow_mut();
+            if !rooms.contains_key(&room) && rooms.len() >= self.rooms.shared.rules.max_rooms_per_client {
+                return self.refuse(Code::RoomFull, "you are in too many rooms", None, Some(&ticket));
+            }
+            rooms.entry(room.clone()).or_default();
+        }
+        local::ask(&self.rooms, &self.entry, room, ticket, Ask::Join { deflate: self.entry.deflate });
+    }
+
+    /// Asks something that only a member of the room may ask.
+    fn ask(&self, room: &str, ticket: Ticket, ask: Ask) {
+        let room = self.key(room);
+        if !self.entry.rooms.borrow().contains_key(&room) {
+            return self.refuse(Code::RoomNotFound, "you are not in this room", None, Some(&ticket));
+        }
+        local::ask(&self.rooms, &self.entry, room, ticket, ask);
+    }
+
+    fn publish(&self, room: Option<Cow<'_, str>>, ticket: Ticket, message: Box<serde_json::value::RawValue>) {
+        if let Some(room) = room {
+            return self.ask(&room, ticket, Ask::Publish { message });
+        }
+        if !self.rooms.shared.rules.broadcast_to_all && !self.entry.identity.borrow().claims.broadcast {
+            return self.refuse(Code::RoomNotFound, "messages to everyone are not allowed", None, Some(&ticket));
+        }
+        let everyone = RoomKey::everyone(self.entry.namespace);
+        local::ask(&self.rooms, &self.entry, everyone, ticket, Ask::Publish { message });
+    }
+
+    /// Tells the client that it will be closed, and what to do then.
+    pub fn say_goodbye(&self, close: &Close) {
+        self.entry.send_text(&protocol::push::disconnect(close), Instant::now());
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let rooms = self.rooms.local.borrow_mut().remove(&self.entry);
+        for room in rooms {
+            local::ask(&self.rooms, &self.entry, room, "".into(), Ask::Gone);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What clients are sent: text that is put together once.
+use super::Status;
+use crate::close::{Close, Code};
+use crate::rooms::broker::Publication;
+use crate::rooms::mail::Position;
+use crate::rooms::room::Member;
+use jiff::Timestamp;
+use std::fmt::{self, Display, Write};
+use std::time::Duration;
+
+/// A string as JSON, quotes included.
+pub struct Json<'a>(pub &'a str);
+
+impl Display for Json<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let clean = |b: u8| b >= 0x20 && b != b'"' && b != b'\\';
+        if self.0.bytes().all(clean) {
+            return write!(f, "\"{}\"", self.0);
+        }
+        f.write_str(&serde_json::to_string(self.0).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{{\"epoch\":\"{}\",\"offset\":{}}}", self.epoch, self.offset)
+    }
+}
+
+/// Now, or then: RFC 3339, UTC, with milliseconds.
+pub struct Time(pub Timestamp);
+
+impl Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3}", self.0)
+    }
+}
+
+/// An answer to the request that named itself `correlation_id`, or a push.
+pub fn envelope(kind: &str, payload: &dyn Display, correlation_id: Option<&str>) -> String {
+    let message_id = uuid::Uuid::now_v7();
+    let mut text = String::with_capacity(256);
+    // Writing into a String cannot fail.
+    let _ = write!(
+        text,
+        r#"{{"type":"{kind}","payload":{payload},"metadata":{{"message_id":"{message_id}","timestamp":"{}""#,
+        Time(Timestamp::now())
+    );
+    if let Some(id) = correlation_id {
+        let _ = write!(text, r#","correlation_id":{}"#, Json(id));
+    }
+    text.push_str("}}");
+    text
+}
+
+/// `chat_message`.
+pub fn chat_message(room: &str, position: &Position, publication: &Publication) -> String {
+    let Publication { sender, message_id, message } = publication;
+    let (sender, message) = (Json(sender), message.get());
+    let mut text = String::with_capacity(message.len() + 320);
+    text.push_str(r#"{"type":"chat_message","payload":{"room_id":"#);
+    let _ = match room {
+        "" => write!(text, "null"),
+        room => write!(text, "\"{room}\""),
+    };
+    let _ = write!(text, r#","sender_id":{sender},"message":"#);
+    text.push_str(message);
+    let _ = write!(
+        text,
+        r#","position":{position}}},"metadata":{{"message_id":{},"timestamp":"{}","client_id":{sender}}}}}"#,
+        Json(message_id),
+        Time(Timestamp::now())
+    );
+    text
+}
+
+/// `presence_update` of one client in a room.
+pub fn presence(room: &str, client: &str, status: Status) -> String {
+    let payload = format!(r#"{{"room_id":"{room}","client_id":{},"status":"{}"}}"#, Json(client), status.as_str());
+    envelope("presence_update", &payload, None)
+}
+
+/// The payload of `room_members`.
+pub fn members(room: &str, page: &[Member], count: usize, more: bool) -> String {
+    let mut text = format!(r#"{{"room_id":"{room}","members":["#);
+    for (i, member) in page.iter().enumerate() {
+        let comma = if i > 0 { "," } else { "" };
+        let (client, since) = (Json(&member.client), Time(member.since));
+        let _ = write!(text, r#"{comma}{{"client_id":{client},"status":"online","since":"{since}"}}"#);
+    }
+    let _ = write!(text, r#"],"count":{count}"#);
+    if let Some(last) = page.last().filter(|_| more) {
+        let _ = write!(text, r#","next":{}"#, Json(&last.client));
+    }
+    text.push('}');
+    text
+}
+
+/// `error`.
+pub fn error(code: Code, message: &str, wait: Option<Duration>, correlation_id: Option<&str>) -> String {
+    let payload = format!(
+        r#"{{"code":{},"message":{},"retryable":{}{}}}"#,
+        code.number(),
+        Json(message),
+        code.retryable(),
+        retry_after(wait)
+    );
+    envelope("error", &payload, correlation_id)
+}
+
+/// `disconnect`, sent before a Close of the gateway.
+pub fn disconnect(close: &Close) -> String {
+    let reconnect = close.code().is_none_or(Code::retryable);
+    let payload = format!(
+        r#"{{"code":{},"reason":{},"reconnect":{reconnect}{}}}"#,
+        close.number.unwrap_or(1005),
+        Json(&close.reason),
+        retry_after(close.retry_after)
+    );
+    envelope("disconnect", &payload, None)
+}
+
+/// `room_left` by the gateway's will.
+pub fn removed(room: &str, code: Code) -> String {
+    let payload = format!(
+        r#"{{"room_id":"{room}","code":{},"reason":"{}","retryable":{}}}"#,
+        code.number(),
+        code.message(),
+        code.retryable()
+    );
+    envelope("room_left", &payload, None)
+}
+
+fn retry_after(wait: Option<Duration>) -> String {
+    // Rounded up: a client that waits exactly so long must not come too early.
+    wait.map(|w| format!(r#","retry_after_ms":{}"#, w.as_nanos().div_ceil(1_000_000))).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn everything_that_is_sent_is_json() {
+        let position = Position { epoch: "e1".into(), offset: 7 };
+        let message = serde_json::value::RawValue::from_string(r#"{"a": 1.10}"#.into()).unwrap();
+        let publication = Publication { sender: "a\"b\n".into(), message_id: "m\\1".into(), message };
+        let chat = chat_message("room", &position, &publication);
+        let value: serde_json::Value = serde_json::from_str(&chat).unwrap();
+        assert_eq!(value["payload"]["sender_id"], "a\"b\n");
+        assert_eq!(value["metadata"]["message_id"], "m\\1");
+        assert_eq!(value["payload"]["position"]["offset"], 7);
+        assert!(chat.contains(r#""message":{"a": 1.10},"#));
+        let close = Close::because(Code::RateLimit, "too \"fast\"").retry_after(Duration::from_millis(5));
+        for text in [
+            presence("r", "c\"", Status::Online),
+            envelope("room_members", &members("r", &[], 0, false), Some("x\"")),
+            error(Code::RateLimit, "m", Some(Duration::from_micros(1)), Some("i")),
+            disconnect(&close),
+            removed("r", Code::SlowConsumer),
+        ] {
+            let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let time = value["metadata"]["timestamp"].as_str().unwrap();
+            assert!(time.ends_with('Z') && time.len() == "2024-01-01T00:00:00.000Z".len(), "{time}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Reading what a client sent: one pass over the text, in which every value of the payload stays raw
+//! until the request's type says what it must be.
+use super::{NAME_MAX, is_room_name};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// Any message of a client. Members it does not know are ignored.
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    payload: Option<Payload<'a>>,
+    #[serde(borrow, default)]
+    metadata: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Metadata<'a> {
+    #[serde(borrow, default)]
+    message_id: Option<&'a RawValue>,
+}
+
+/// The values of a payload, by the names that requests use.
+#[derive(Deserialize, Default)]
+pub struct Payload<'a> {
+    #[serde(borrow, default)]
+    token: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    room_id: Option<&'a RawValue>,
+    /// `message` of a `message`: any JSON.
+    #[serde(borrow, default)]
+    pub message: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    limit: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    after: Option<&'a RawValue>,
+}
+
+/// A message of a client whose envelope is in order.
+pub struct Request<'a> {
+    /// Its type, known or not.
+    pub kind: Cow<'a, str>,
+    /// The client's name for it, if it gave one.
+    pub message_id: Option<Cow<'a, str>>,
+    /// Its payload; empty where there was none.
+    pub payload: Payload<'a>,
+}
+
+/// Why a message was not understood (4006).
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The client's name for it, as far as it could be read.
+    pub message_id: Option<String>,
+    /// In words, with the field's name.
+    pub message: Cow<'static, str>,
+}
+
+/// Reads the envelope.
+pub fn read(text: &str) -> Result<Request<'_>, Fault> {
+    let fault = |message| Fault { message_id: None, message };
+    let envelope: Envelope = serde_json::from_str(text).map_err(|e| {
+        fault(match e.classify() {
+            serde_json::error::Category::Data => "the message must be an object, and \"payload\" too".into(),
+            _ => Cow::Borrowed("the message is not valid JSON"),
+        })
+    })?;
+    let message_id = match envelope.metadata.map(|m| m.get()).filter(|m| *m != "null") {
+        None => None,
+        Some(text) => {
+            let metadata: Metadata =
+                serde_json::from_str(text).map_err(|_| fault("\"metadata\" must be an object".into()))?;
+            metadata.message_id.map(|id| name(id, "metadata.message_id")).transpose().map_err(fault)?
+        }
+    };
+    let with_id = |message| Fault { message_id: message_id.as_deref().map(str::to_owned), message };
+    let Some(kind) = envelope.kind else { return Err(with_id("\"type\" is missing".into())) };
+    let kind = string(kind, "type").map_err(with_id)?;
+    Ok(Request { kind, message_id, payload: envelope.payload.unwrap_or_default() })
+}
+
+impl<'a> Payload<'a> {
+    /// `token`, required.
+    pub fn token(&self) -> Result<Cow<'a, str>, Cow<'static, str>> {
+        string(self.token.ok_or("\"payload.token\" is missing")?, "payload.token")
+    }
+
+    /// `room_id`, required.
+    pub fn room_id(&self) -> Result<Cow<'a, str>, Cow<'static, str>> {
+        Ok(self.room_id_if_any()?.ok_or("\"payload.room_id\" is missing")?)
+    }
+
+    /// `room_id`, where it is there and not null.
+    pub fn room_id_if_any(&self) -> Result<Option<Cow<'a, str>>, Cow<'static, str>> {
+        let Some(raw) = self.room_id.filter(|r| r.get() != "null") else { return Ok(None) };
+        let room = string(raw, "payload.room_id")?;
+        if !is_room_name(&room) {
+            return Err("\"payload.room_id\" must be 1 to 128 bytes of letters, digits and -_.:/@".into());
+        }
+        Ok(Some(room))
+    }
+
+    /// `limit`, at most 1,000, which is the default too.
+    pub fn limit(&self) -> Result<usize, Cow<'static, str>> {
+        const LIMIT_MAX: usize = 1000;
+        let Some(raw) = self.limit.filter(|r| r.get() != "null") else { return Ok(LIMIT_MAX) };
+        match serde_json::from_str::<usize>(raw.get()) {
+            Ok(limit) if limit > 0 => Ok(limit.min(LIMIT_MAX)),
+            _ => Err("\"payload.limit\" must be a whole number above 0".into()),
+        }
+    }
+
+    /// `after`, where it is there.
+    pub fn after(&self) -> Result<Option<String>, Cow<'static, str>> {
+        let Some(raw) = self.after.filter(|r| r.get() != "null") else { return Ok(None) };
+        Ok(Some(name(raw, "payload.after")?.into_owned()))
+    }
+}
+
+fn string<'a>(raw: &'a RawValue, field: &str) -> Result<Cow<'a, str>, Cow<'static, str>> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    let text = raw.get();
+    if let Ok(plain) = serde_json::from_str::<&'a str>(text) {
+        return Ok(Cow::Borrowed(plain));
+    }
+    serde_json::from_str::<Text<'a>>(text)
+        .map(|t| t.0)
+        .map_err(|_| Cow::Owned(format!("\"{field}\" must be a string")))
+}
+
+fn name<'a>(raw: &'a RawValue, field: &str) -> Result<Cow<'a, str>, Cow<'static, str>> {
+    let text = string(raw, field)?;
+    if (1..=NAME_MAX).contains(&text.len()) {
+        return Ok(text);
+    }
+    Err(Cow::Owned(format!("\"{field}\" must be 1 to {NAME_MAX} bytes")))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_older_clients_envelope_is_read() {
+        let text = r#"{"type":"auth","payload":{"token":"T"},"timestamp":"2024-01-01T00:00:00Z","clientId":null}"#;
+        let request = read(text).ok().unwrap();
+        assert_eq!((&*request.kind, &*request.payload.token().unwrap()), ("auth", "T"));
+        assert!(request.message_id.is_none());
+    }
+
+    #[test]
+    fn the_message_stays_as_it_came() {
+        let text = r#"{"type":"message","payload":{"room_id":"a","message": {"n":1.10,  "b":12345678901234567890 }}}"#;
+        let request = read(text).ok().unwrap();
+        assert_eq!(request.payload.message.unwrap().get(), r#"{"n":1.10,  "b":12345678901234567890 }"#);
+    }
+
+    #[test]
+    fn faults_name_the_field() {
+        for (text, words) in [
+            ("{", "not valid JSON"),
+            ("[]", "must be an object"),
+            ("{}", "\"type\" is missing"),
+            (r#"{"type":5}"#, "\"type\" must be a string"),
+            (r#"{"type":"x","payload":[1]}"#, "\"payload\""),
+            (r#"{"type":"x","metadata":7}"#, "\"metadata\" must be an object"),
+            (r#"{"type":"x","metadata":{"message_id":7}}"#, "\"metadata.message_id\" must be a string"),
+            (r#"{"type":"x","metadata":{"message_id":""}}"#, "1 to 128 bytes"),
+        ] {
+            let fault = read(text).err().unwrap();
+            assert!(fault.message.contains(words), "{text}: {}", fault.message);
+        }
+    }
+
+    #[test]
+    fn fields_are_checked_when_their_request_asks_for_them() {
+        let payload = |text: &'static str| read(text).ok().unwrap().payload;
+        assert!(payload(r#"{"type":"x","payload":{}}"#).room_id().unwrap_err().contains("missing"));
+        assert!(payload(r#"{"type":"x","payload":{"room_id":1}}"#).room_id().unwrap_err().contains("string"));
+        assert!(payload(r#"{"type":"x","payload":{"room_id":"a b"}}"#).room_id().unwrap_err().contains("letters"));
+        assert_eq!(payload(r#"{"type":"x","payload":{"room_id":"\u0061"}}"#).room_id().unwrap(), "a");
+        assert!(payload(r#"{"type":"x","payload":{"limit":0}}"#).limit().is_err());
+        assert_eq!(payload(r#"{"type":"x","payload":{"limit":5000}}"#).limit().unwrap(), 1000);
+    }
+
+    #[test]
+    fn a_duplicate_member_is_a_fault() {
+        assert!(read(r#"{"type":"x","type":"y"}"#).is_err());
+    }
+}

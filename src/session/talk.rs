@@ -1,0 +1,336 @@
+//! A session that the gateway itself talks with: echo and rooms. One task, woken by its socket, its
+//! timer, or an order of its shard.
+use super::{Outcome, Surroundings, end, expiry};
+use crate::admission::Who;
+use crate::close::{By, Close, Code};
+use crate::config::{OnExcess, Route, Service};
+use crate::identity::Identity;
+use crate::limits::ClientPermit;
+use crate::limits::deadlines::{Deadlines, Due};
+use crate::limits::meter::{Meter, Rates, Traffic};
+use crate::outbox::Flush;
+use crate::rooms::{Auth, Enter, Member, Visitor};
+use crate::shard::Seat;
+use crate::ws::frame::{Masking, Opcode, Rsv, Rules, frame};
+use crate::ws::message::{Chunk, Event, Reader};
+use bytes::Bytes;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Bytes that may wait for the client of an echo before it is read no further.
+const ECHO_BACKLOG: usize = 64 * 1024;
+/// Reads before other sessions have their turn.
+const READS_PER_TURN: usize = 16;
+/// When nothing is due.
+const FAR: Duration = Duration::from_secs(86_400);
+/// A client that is closed for a restart is asked to wait up to this long, so that not all come at once.
+const RESTART_WAIT_MS: std::ops::Range<u64> = 50..1000;
+
+struct Talk<'a> {
+    around: &'a Surroundings,
+    route: &'a Route,
+    seat: &'a Seat,
+    meter: Meter,
+    deadlines: Deadlines,
+    /// A deadline may have come nearer.
+    rearm: bool,
+    stage: Stage,
+    deflate: bool,
+    received: (u64, u64),
+}
+
+/// What the session is. A visitor becomes a member, and nothing else changes.
+enum Stage {
+    Echo,
+    Visitor,
+    Member(Member),
+}
+
+/// What the session has read and not yet understood.
+struct Input {
+    reader: Reader,
+    /// What cannot be used before an answer has come.
+    held: Vec<u8>,
+}
+
+/// Runs the session; the client's name, and how it ended. Everything of it is closed then.
+pub(super) async fn run(
+    around: &Surroundings,
+    seat: Seat,
+    route: &Route,
+    rates: Rates,
+    who: Who,
+    early: Vec<u8>,
+    deflate: bool,
+) -> (Arc<str>, Outcome) {
+    let now = Instant::now();
+    let rules = Rules { masking: Masking::Required, max_message_size: route.limits.max_message_size, rsv: Rsv::None };
+    let mut input = Input { reader: Reader::new(rules, deflate), held: early };
+    let mut talk = Talk {
+        around,
+        route,
+        seat: &seat,
+        meter: Meter::new(ClientPermit::alone(), rates),
+        deadlines: Deadlines::new(&route.limits, now),
+        rearm: false,
+        stage: Stage::Visitor,
+        deflate,
+        received: (0, 0),
+    };
+    let mut client: Arc<str> = "".into();
+    match who {
+        Who::Client(identity, permit) => {
+            client = identity.client.clone();
+            talk.become_client(identity, permit, None);
+        }
+        Who::Visitor => talk.deadlines.auth_by(Some(now + route.auth.message_timeout)),
+    }
+    let close = {
+        let mut timer = pin!(sleep_until(talk.deadlines.next().unwrap_or(now + FAR)));
+        poll_fn(|cx| talk.poll(cx, timer.as_mut(), &mut input)).await
+    };
+    if let Stage::Member(member) = &talk.stage {
+        client = member.identity().client;
+        if close.by == By::Gateway {
+            member.say_goodbye(&close);
+        }
+    }
+    let (messages_in, bytes_in) = talk.received;
+    // A member leaves its rooms now, and not when its socket is closed at last.
+    drop((talk, input));
+    end(&around.shard, &seat, &close).await;
+    let (messages_out, bytes_out) = seat.handle.sent.get();
+    (client, Outcome { close, traffic: Traffic { messages_in, messages_out, bytes_in, bytes_out } })
+}
+
+impl Talk<'_> {
+    fn become_client(&mut self, identity: Identity, permit: ClientPermit, auth: Option<&Auth>) {
+        self.meter.become_client(permit);
+        self.deadlines.auth_by(None);
+        self.deadlines.expire_at(expiry(self.around, self.route, &identity));
+        self.stage = match self.route.service {
+            Service::Rooms => {
+                let (namespace, limits) = (self.route.namespace, &self.route.limits);
+                let enter = Enter { identity, namespace, limits, deflate: self.deflate };
+                Stage::Member(Member::enter(&self.around.rooms, &self.seat.handle, enter, auth))
+            }
+            Service::Echo | Service::Proxy(_) => Stage::Echo,
+        };
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>, input: &mut Input) -> Poll<Close> {
+        for _ in 0..READS_PER_TURN {
+            if let Some(close) = self.seat.handle.take_order() {
+                return Poll::Ready(close);
+            }
+            if let Err(close) = self.keep_time(cx, timer.as_mut()) {
+                return Poll::Ready(close);
+            }
+            let flushed = self.seat.handle.peer.borrow_mut().poll_flush(cx);
+            if flushed == Poll::Ready(Flush::Failed) {
+                return Poll::Ready(Close::lost(By::Client, "the connection failed"));
+            }
+            if !self.may_read() {
+                return Poll::Pending;
+            }
+            match self.poll_input(cx, input) {
+                Poll::Ready(Ok(())) => (),
+                Poll::Ready(Err(close)) => return Poll::Ready(close),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Arms the timer and does what is due.
+    fn keep_time(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Result<(), Close> {
+        if let Some(at) = self.seat.handle.take_restart() {
+            self.deadlines.restart_at(at);
+            self.rearm = true;
+        }
+        if std::mem::take(&mut self.rearm) {
+            timer.as_mut().reset(self.deadlines.next().unwrap_or_else(|| Instant::now() + FAR));
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            self.deadlines.message(self.seat.handle.sent_at.get());
+            while let Some(due) = self.deadlines.due(now) {
+                self.on_due(due, now)?;
+            }
+            timer.as_mut().reset(self.deadlines.next().unwrap_or(now + FAR));
+        }
+        Ok(())
+    }
+
+    fn on_due(&mut self, due: Due, now: Instant) -> Result<(), Close> {
+        match due {
+            Due::Ping => {
+                self.seat.handle.peer.borrow_mut().push(frame(Opcode::Ping, b""));
+                self.deadlines.pinged(now);
+                Ok(())
+            }
+            Due::PongMissing => Err(Close::because(Code::Idle, "heartbeat lost")),
+            Due::Idle => Err(Close::because(Code::Idle, "idle")),
+            Due::Expired => Err(Close::because(Code::AuthFailed, "token expired")),
+            Due::AuthMissing => Err(Close::gateway(Code::AuthRequired)),
+            Due::Restart => {
+                let wait = Duration::from_millis(rand::random_range(RESTART_WAIT_MS));
+                Err(Close::gateway(Code::Restart).retry_after(wait))
+            }
+        }
+    }
+
+    /// Whether more may be read: a client that does not take its answers is not asked for more.
+    fn may_read(&self) -> bool {
+        match &self.stage {
+            Stage::Echo => self.seat.handle.peer.borrow().backlog() <= ECHO_BACKLOG.min(self.route.limits.max_backlog),
+            Stage::Visitor => true,
+            Stage::Member(member) => member.may_ask(),
+        }
+    }
+
+    fn poll_input(&mut self, cx: &mut Context<'_>, input: &mut Input) -> Poll<Result<(), Close>> {
+        if !input.held.is_empty() {
+            let mut held = std::mem::take(&mut input.held);
+            return Poll::Ready(self.on_bytes(input, &mut held));
+        }
+        let shard = &self.around.shard;
+        let scratch = &mut *shard.scratch.borrow_mut();
+        let read = self.seat.handle.peer.borrow_mut().poll_read(cx, scratch);
+        match read {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(Close::lost(By::Client, "the connection ended without a Close"))),
+            Poll::Ready(Ok(n)) => Poll::Ready(self.on_bytes(input, &mut scratch[..n])),
+            Poll::Ready(Err(e)) => {
+                Poll::Ready(Err(Close::lost(By::Client, format!("the connection failed: {}", e.kind()))))
+            }
+        }
+    }
+
+    fn on_bytes(&mut self, input: &mut Input, bytes: &mut [u8]) -> Result<(), Close> {
+        let now = Instant::now();
+        self.deadlines.heard(now);
+        let around = self.around;
+        let inflater = &mut *around.shard.inflater.borrow_mut();
+        let mut chunk = Chunk::new(bytes);
+        loop {
+            if !self.may_read() {
+                input.held = chunk.rest().to_vec();
+                return Ok(());
+            }
+            match input.reader.next(&mut chunk, inflater) {
+                Ok(Some(event)) => self.on_event(event, now)?,
+                Ok(None) => return Ok(()),
+                Err(fault) => return Err(Close::because(fault.code(), fault.message())),
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Event<'_>, now: Instant) -> Result<(), Close> {
+        let len = match event {
+            Event::Text(text) => text.len(),
+            Event::Binary(bytes) | Event::Ping(bytes) | Event::Pong(bytes) => bytes.len(),
+            Event::Close(_) | Event::EmptyFragment => 0,
+        };
+        if let Event::Text(_) | Event::Binary(_) = event {
+            self.received = (self.received.0 + 1, self.received.1 + len as u64);
+            self.deadlines.message(now);
+        }
+        if !matches!(event, Event::Close(_))
+            && let Err(wait) = self.meter.charge(1, len as u64, now)
+        {
+            return self.on_excess(event, wait);
+        }
+        match event {
+            Event::Text(text) => self.on_text(text, now),
+            Event::Binary(bytes) => match &self.stage {
+                Stage::Echo => {
+                    self.echo(Opcode::Binary, bytes, now);
+                    Ok(())
+                }
+                Stage::Visitor => Err(Close::gateway(Code::AuthRequired)),
+                Stage::Member(member) => member.on_binary(),
+            },
+            Event::Ping(payload) => {
+                self.seat.handle.peer.borrow_mut().push(frame(Opcode::Pong, payload));
+                self.bound_backlog()
+            }
+            Event::Pong(_) | Event::EmptyFragment => Ok(()),
+            Event::Close(close) => {
+                let (code, reason) = close.map_or((None, ""), |(code, reason)| (Some(code), reason));
+                Err(Close::from_peer(By::Client, code, reason))
+            }
+        }
+    }
+
+    fn on_excess(&self, event: Event<'_>, wait: Duration) -> Result<(), Close> {
+        match (self.route.limits.on_excess, &self.stage, event) {
+            (OnExcess::Reject, Stage::Member(member), Event::Text(text)) => {
+                member.too_fast(text, wait);
+                Ok(())
+            }
+            // A Ping too many gets no Pong; there is nothing else in these that could be answered.
+            (OnExcess::Reject, Stage::Member(_), _) => Ok(()),
+            _ => Err(Close::gateway(Code::RateLimit).retry_after(wait)),
+        }
+    }
+
+    fn on_text(&mut self, text: &str, now: Instant) -> Result<(), Close> {
+        let auth = match &self.stage {
+            Stage::Echo => {
+                self.echo(Opcode::Text, text.as_bytes(), now);
+                return Ok(());
+            }
+            Stage::Visitor => Visitor::read(text)?,
+            Stage::Member(member) => match member.on_text(text)? {
+                None => return Ok(()),
+                Some(auth) => auth,
+            },
+        };
+        self.on_auth(&auth)
+    }
+
+    /// A token came in a message: it lets a visitor in, or lets a member stay longer.
+    fn on_auth(&mut self, auth: &Auth) -> Result<(), Close> {
+        let token = std::str::from_utf8(auth.token.expose()).unwrap_or_default();
+        let judged = self.around.gate.verify(token);
+        if let Stage::Member(member) = &self.stage {
+            let judged = judged.map_err(|fault| fault.message());
+            let expires = judged.as_ref().ok().and_then(|identity| expiry(self.around, self.route, identity));
+            if member.refreshed(auth, judged) {
+                self.deadlines.expire_at(expires);
+                self.rearm = true;
+            }
+            return Ok(());
+        }
+        let identity = judged.map_err(|fault| Close::because(Code::AuthFailed, fault.message()))?;
+        let permit = self.around.gate.client_permit(self.route, &identity).map_err(Close::gateway)?;
+        self.become_client(identity, permit, Some(auth));
+        self.rearm = true;
+        Ok(())
+    }
+
+    fn echo(&self, opcode: Opcode, payload: &[u8], now: Instant) {
+        let deflated = self.deflate.then(|| self.around.shard.deflater.borrow_mut().frame(opcode, payload)).flatten();
+        let bytes: Bytes = deflated.unwrap_or_else(|| frame(opcode, payload));
+        self.seat.handle.send(bytes, payload.len(), now);
+    }
+
+    /// A client that sends Pings and takes no Pongs is slow too.
+    fn bound_backlog(&self) -> Result<(), Close> {
+        let mut peer = self.seat.handle.peer.borrow_mut();
+        if !matches!(self.stage, Stage::Echo) && peer.backlog() > self.route.limits.max_backlog {
+            peer.flush();
+            if peer.backlog() > self.route.limits.max_backlog {
+                peer.drop_unsent();
+                return Err(Close::gateway(Code::SlowConsumer));
+            }
+        }
+        Ok(())
+    }
+}

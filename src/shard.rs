@@ -1,0 +1,227 @@
+//! A shard: one thread with a current-thread runtime, its own sessions and scratch buffers.
+//!
+//! Shards share nothing on the message path. They talk by mailboxes that belong to the services
+//! (`rooms` has one); here is what every service needs of its thread: the scratch for reads, the
+//! sessions for a restart, and the fan-out that writes what was queued for many peers.
+mod fanout;
+
+use crate::close::Close;
+use crate::metrics::{Metrics, ShardMetrics};
+use crate::outbox::{Peer, wire::Wire};
+use crate::ws::deflate::{Deflater, Inflater};
+use bytes::Bytes;
+use slab::Slab;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Bytes read with one call. What a session cannot use at once it must copy, so this also bounds
+/// what one read costs.
+const SCRATCH: usize = 64 * 1024;
+
+/// What the sessions of one thread share.
+pub struct Shard {
+    /// Its place among the shards.
+    pub index: usize,
+    /// Reads go here; nothing in it outlives the poll that read it.
+    pub scratch: RefCell<Vec<u8>>,
+    /// For messages of sessions with permessage-deflate.
+    pub inflater: RefCell<Inflater>,
+    /// For frames to sessions with permessage-deflate.
+    pub deflater: RefCell<Deflater>,
+    metrics: Arc<Metrics>,
+    sessions: RefCell<Slab<Rc<Handle>>>,
+    draining: Cell<Option<(Instant, Duration)>>,
+    fanout: fanout::Fanout,
+    emptied: Notify,
+}
+
+/// A session, as its shard knows it.
+pub struct Handle {
+    /// The socket and its queue.
+    pub peer: RefCell<Peer>,
+    /// When a message was last sent to it.
+    pub sent_at: Cell<Instant>,
+    /// Messages and payload bytes that were queued for it.
+    pub sent: Cell<(u64, u64)>,
+    order: RefCell<Option<Close>>,
+    restart_at: Cell<Option<Instant>>,
+    marked: Cell<bool>,
+}
+
+impl Shard {
+    /// The state of the shard of this index. Its fan-out must be [run](Self::run_fanout).
+    pub fn new(index: usize, metrics: Arc<Metrics>) -> Rc<Shard> {
+        Rc::new(Shard {
+            index,
+            scratch: RefCell::new(vec![0; SCRATCH]),
+            inflater: RefCell::new(Inflater::new()),
+            deflater: RefCell::new(Deflater::new()),
+            metrics,
+            sessions: RefCell::new(Slab::new()),
+            draining: Cell::new(None),
+            fanout: fanout::Fanout::default(),
+            emptied: Notify::new(),
+        })
+    }
+
+    /// The shard's counters.
+    pub fn metrics(&self) -> &ShardMetrics {
+        self.metrics.shard(self.index)
+    }
+
+    /// Takes a session in; it is a session of this shard until the seat is dropped.
+    pub fn seat(self: &Rc<Self>, wire: Wire) -> Seat {
+        let handle = Rc::new(Handle {
+            peer: RefCell::new(Peer::new(wire)),
+            sent_at: Cell::new(Instant::now()),
+            sent: Cell::new((0, 0)),
+            order: RefCell::new(None),
+            restart_at: Cell::new(None),
+            marked: Cell::new(false),
+        });
+        if let Some((until, window)) = self.draining.get() {
+            handle.restart_at.set(Some(spread(until, window)));
+        }
+        let slot = self.sessions.borrow_mut().insert(handle.clone());
+        Seat { shard: self.clone(), slot, handle }
+    }
+
+    /// Sessions now.
+    pub fn sessions(&self) -> usize {
+        self.sessions.borrow().len()
+    }
+
+    /// Gives every session, and those still to come, a random moment within `window` to be closed
+    /// for a restart.
+    pub fn drain(&self, window: Duration) {
+        let until = Instant::now() + window;
+        self.draining.set(Some((until, window)));
+        for (_, handle) in self.sessions.borrow().iter() {
+            handle.restart_at.set(Some(spread(until, window)));
+            handle.wake();
+        }
+    }
+
+    /// Returns when there is no session, now or later.
+    pub async fn emptied(&self) {
+        while self.sessions() > 0 {
+            self.emptied.notified().await;
+        }
+    }
+
+    /// Has the fan-out flush this session's queue, once for all that is queued until then.
+    pub fn mark(&self, handle: &Rc<Handle>) {
+        if !handle.marked.replace(true) {
+            self.fanout.mark(handle.clone());
+        }
+    }
+
+    /// Writes the queues of marked sessions, in slices of about 1 ms. Never ends.
+    pub async fn run_fanout(self: Rc<Self>) {
+        self.fanout.run().await;
+    }
+}
+
+fn spread(until: Instant, window: Duration) -> Instant {
+    until - window.mul_f64(rand::random::<f64>())
+}
+
+impl Handle {
+    /// Queues a frame that holds a message of so many bytes.
+    pub fn send(&self, frame: Bytes, payload: usize, now: Instant) {
+        let (messages, bytes) = self.sent.get();
+        self.sent.set((messages + 1, bytes + payload as u64));
+        self.sent_at.set(now);
+        self.peer.borrow_mut().push(frame);
+    }
+
+    /// Tells the session to close. The first order counts.
+    pub fn order(&self, close: Close) {
+        self.order.borrow_mut().get_or_insert(close);
+        self.wake();
+    }
+
+    /// The order, if there is one.
+    pub fn take_order(&self) -> Option<Close> {
+        self.order.borrow_mut().take()
+    }
+
+    /// When the session is to be closed for a restart, told once.
+    pub fn take_restart(&self) -> Option<Instant> {
+        self.restart_at.take()
+    }
+
+    /// Has the session's task look at what has changed.
+    pub fn wake(&self) {
+        self.peer.borrow_mut().wake_session();
+    }
+}
+
+/// A session's place on its shard, given back by Drop.
+pub struct Seat {
+    /// The shard.
+    pub shard: Rc<Shard>,
+    /// The session.
+    pub handle: Rc<Handle>,
+    slot: usize,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.shard.sessions.borrow_mut().remove(self.slot);
+        if self.shard.sessions() == 0 {
+            self.shard.emptied.notify_one();
+        }
+    }
+}
+
+/// How many connections a shard has, known to the thread that hands them out.
+#[derive(Clone, Default)]
+pub struct Load(Arc<AtomicUsize>);
+
+impl Load {
+    /// One connection more, until the permit is dropped.
+    pub fn add(&self) -> LoadPermit {
+        self.0.fetch_add(1, Relaxed);
+        LoadPermit(self.0.clone())
+    }
+
+    /// Connections now.
+    pub fn now(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A connection's share of a shard's load.
+pub struct LoadPermit(Arc<AtomicUsize>);
+
+impl Drop for LoadPermit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A connection's place on its shard, among the counters until the last holder is gone.
+pub struct Place {
+    shard: Rc<Shard>,
+    _load: LoadPermit,
+}
+
+impl Place {
+    /// The connection has come to this shard.
+    pub fn new(shard: Rc<Shard>, load: LoadPermit) -> Place {
+        shard.metrics().connection_opened();
+        Place { shard, _load: load }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shard.metrics().connection_closed();
+    }
+}

@@ -1,0 +1,53 @@
+//! The fan-out loop: writes what was queued for many peers, directly and without waking a task for
+//! each. New frames may be queued between its slices; they go out with the same write.
+use super::Handle;
+use crate::outbox::Flush;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// How long the loop holds the thread.
+const SLICE: Duration = Duration::from_millis(1);
+/// Writes between two looks at the clock.
+const WRITES_PER_LOOK: usize = 32;
+
+#[derive(Default)]
+pub(super) struct Fanout {
+    marked: RefCell<VecDeque<Rc<Handle>>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Fanout {
+    pub(super) fn mark(&self, handle: Rc<Handle>) {
+        self.marked.borrow_mut().push_back(handle);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    pub(super) async fn run(&self) {
+        poll_fn(|cx| self.slice(cx)).await
+    }
+
+    fn slice(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let started = Instant::now();
+        let mut writes = 0;
+        loop {
+            let Some(handle) = self.marked.borrow_mut().pop_front() else {
+                *self.waker.borrow_mut() = Some(cx.waker().clone());
+                return Poll::Pending;
+            };
+            handle.marked.set(false);
+            // A blocked or failed peer has woken its session, which goes on from there.
+            let _: Flush = handle.peer.borrow_mut().flush();
+            writes += 1;
+            if writes % WRITES_PER_LOOK == 0 && started.elapsed() > SLICE {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    }
+}

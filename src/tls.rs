@@ -1,0 +1,145 @@
+//! TLS 1.2 and 1.3 by rustls with aws-lc-rs: certificates read from files, chosen by SNI, and read
+//! again while sockets live.
+mod choice;
+pub mod generate;
+
+pub use crate::config::keys::LoadError;
+pub use generate::generate;
+
+use crate::config::{Certificate, keys};
+use choice::{Choice, Shown};
+use std::fmt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::NoServerSessionStorage;
+use tokio_rustls::rustls::sign::CertifiedKey;
+use tokio_rustls::rustls::{Error, InconsistentKeys, ServerConfig, version};
+
+/// The ALPN name of HTTP/1.1 (RFC 7301, 6).
+pub const ALPN_HTTP1: &[u8] = b"http/1.1";
+
+/// The TLS of a listener. Its certificates can be read again; its ticket keys stay, so that a client
+/// resumes its session also after a reload.
+pub struct Tls {
+    config: Arc<ServerConfig>,
+    shown: Arc<Shown>,
+    sources: Vec<Certificate>,
+}
+
+/// Keys must not be printed.
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("sources", &self.sources).finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// Reads the certificates and offers HTTP/1.1 alone by ALPN. Files that are missing are not made
+    /// here ([`generate()`]).
+    ///
+    /// # Errors
+    /// Names the file that cannot be read, or that holds no certificate or key, or the pair that does
+    /// not belong together.
+    pub fn load(sources: &[Certificate]) -> Result<Tls, LoadError> {
+        Tls::load_with(sources, &[ALPN_HTTP1])
+    }
+
+    /// As [`Tls::load`], with the protocols that ALPN offers, the preferred one first.
+    ///
+    /// # Errors
+    /// As [`Tls::load`].
+    pub fn load_with(sources: &[Certificate], alpn: &[&[u8]]) -> Result<Tls, LoadError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let shown = Arc::new(Shown::new(read_all(sources, &provider)?));
+        let failed = |error: Error| LoadError::about("TLS", error);
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&version::TLS13, &version::TLS12])
+            .map_err(failed)?
+            .with_no_client_auth()
+            .with_cert_resolver(shown.clone());
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        // rustls makes no tickets by itself, and keeps sessions in memory. Tickets keep them at the
+        // client's; one is enough, since a client gets the next with each resumption.
+        config.ticketer = aws_lc_rs::Ticketer::new().map_err(failed)?;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 1;
+        Ok(Tls { config: Arc::new(config), shown, sources: sources.to_vec() })
+    }
+
+    /// What a listener accepts with. All acceptors of one `Tls` show what was read last.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.config.clone())
+    }
+
+    /// The configuration, for rustls' other interfaces.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        self.config.clone()
+    }
+
+    /// Reads all files again and shows the new certificates from the next handshake on. Living
+    /// connections are not touched. Reads files: not to be called on a shard's thread.
+    ///
+    /// # Errors
+    /// As [`Tls::load`]; the old certificates stay then, all of them.
+    pub fn reload(&self) -> Result<(), LoadError> {
+        self.shown.replace(read_all(&self.sources, self.config.crypto_provider())?);
+        Ok(())
+    }
+}
+
+fn read_all(sources: &[Certificate], provider: &CryptoProvider) -> Result<Choice, LoadError> {
+    let mut choice = Choice::default();
+    for source in sources {
+        let key = read_pair(source, provider)?;
+        choice.add(key).map_err(|error| LoadError::file(&source.certificate, error))?;
+    }
+    if choice.is_empty() {
+        return Err(LoadError::about("TLS", "no certificate"));
+    }
+    Ok(choice)
+}
+
+fn read_pair(source: &Certificate, provider: &CryptoProvider) -> Result<CertifiedKey, LoadError> {
+    let Certificate { certificate, private_key, .. } = source;
+    let chain = read_chain(certificate)?;
+    let key = provider
+        .key_provider
+        .load_private_key(read_key(private_key)?)
+        .map_err(|_| LoadError::file(private_key, "a private key of a kind that is not supported"))?;
+    let pair = CertifiedKey::new(chain, key);
+    match pair.keys_match() {
+        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(pair),
+        Err(Error::InconsistentKeys(_)) => {
+            let reason = format!("not the private key of the certificate in {}", certificate.display());
+            Err(LoadError::file(private_key, reason))
+        }
+        Err(error) => Err(LoadError::file(certificate, error)),
+    }
+}
+
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, LoadError> {
+    let bytes = keys::read(path)?;
+    let chain: Vec<_> = rustls_pemfile::certs(&mut bytes.as_slice())
+        .collect::<Result<_, _>>()
+        .map_err(|_| LoadError::file(path, "malformed PEM"))?;
+    if chain.is_empty() { Err(LoadError::file(path, "no certificate in PEM")) } else { Ok(chain) }
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, LoadError> {
+    let bytes = keys::read(path)?;
+    let mode = std::fs::metadata(path).map_or(0, |data| data.permissions().mode());
+    if mode & 0o077 != 0 {
+        tracing::warn!(path = %path.display(), mode = format!("{:o}", mode & 0o777), "private key that others may read");
+    }
+    // The library's own words may quote a line of the file.
+    rustls_pemfile::private_key(&mut bytes.as_slice())
+        .map_err(|_| LoadError::file(path, "malformed PEM"))?
+        .ok_or_else(|| LoadError::file(path, "no private key in PEM (an encrypted one must be decrypted first)"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,12 @@
+//! Backends behind proxy routes: which server is asked, the upgrade, and the relay of its frames.
+//!
+//! [`Upstreams::open`] connects to a server and upgrades there; only when its 101 has been verified is
+//! there a [`Backend`], and only with one can a [`Relay`] be made. The relay forwards the very bytes of
+//! both sides and counts them; it adds no frame but its own pings and the Close.
+mod handshake;
+mod pool;
+mod relay;
+
+pub use handshake::{Backend, Forward, Unopened};
+pub use pool::Upstreams;
+pub use relay::{Ended, Relay};

@@ -1,0 +1,225 @@
+//! The relay's way through a stream: count, check, hand out the very bytes.
+use super::{Control, Fault, Head, Headers, Rules, mask, read_close};
+use std::ops::Range;
+
+/// Follows the frames of one direction of a relayed connection. Owns no payload, but for a control frame that is
+/// masked or was cut by the end of a read; between two reads at the border of frames it owns no buffer at all.
+#[derive(Debug)]
+pub struct Walker {
+    headers: Headers,
+    /// Payload bytes of the current data frame that have not come yet.
+    remaining: u64,
+    control: Option<Box<Kept>>,
+}
+
+/// A control frame that cannot be handed out from the input: header and payload as they came, and unmasked.
+#[derive(Debug)]
+struct Kept {
+    opcode: Control,
+    key: Option<[u8; 4]>,
+    raw: [u8; 6 + 125],
+    payload: [u8; 125],
+    header_bytes: usize,
+    filled: usize,
+    whole: usize,
+}
+
+/// What the walker found.
+#[derive(Debug)]
+pub enum Piece<'a> {
+    /// A run of bytes of data frames, headers included, to be forwarded as they are. It covers all data frames that
+    /// follow each other up to the next control frame or the end of input.
+    Data {
+        /// Bytes of a header that an earlier read had cut: to be forwarded before the range.
+        head: &'a [u8],
+        /// Where the run lies in the input.
+        range: Range<usize>,
+        /// What the run holds.
+        tally: Tally,
+    },
+    /// A whole control frame, never in parts.
+    Control {
+        /// Which.
+        opcode: Control,
+        /// The frame as it came.
+        raw: &'a [u8],
+        /// Its payload, unmasked. That of a Close has been checked ([`read_close`] cannot fail).
+        payload: &'a [u8],
+    },
+}
+
+/// What a run of data frames counts for the limits.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Tally {
+    /// Messages that ended in the run.
+    pub messages: u32,
+    /// Empty frames that did not end a message.
+    pub empty_fragments: u32,
+    /// Payload bytes, as on the wire.
+    pub payload: u64,
+}
+
+impl Walker {
+    /// A walker at the start of a stream.
+    pub fn new(rules: Rules) -> Walker {
+        Walker { headers: Headers::new(rules), remaining: 0, control: None }
+    }
+
+    /// Walks `bytes` from `*at`, which moves on; the next piece, or `None` when the input is used up (`*at` is its
+    /// length). A caller must ask until `None`: only then is the rest kept and the walker without buffer. After a
+    /// Close the rest of the stream is ignored.
+    ///
+    /// # Errors
+    /// A broken rule, as soon as the byte that breaks it has come. Data before it has been handed out by then.
+    pub fn next<'a>(&'a mut self, bytes: &'a [u8], at: &mut usize) -> Result<Option<Piece<'a>>, Fault> {
+        if self.control.as_ref().is_some_and(|kept| kept.filled < kept.whole) {
+            return self.go_on_with_control(bytes, at);
+        }
+        let start = *at;
+        let mut held = 0;
+        let mut tally = Tally::default();
+        let mut end = self.skip_payload(bytes, at, &mut tally);
+        while self.remaining == 0 && *at < bytes.len() {
+            let held_now = self.headers.held().len();
+            let head = match self.headers.take(bytes, at) {
+                Ok(Some(head)) => head,
+                Ok(None) => break,
+                Err(_) if end > start => break,
+                Err(fault) => return Err(fault),
+            };
+            if let Some(control) = head.opcode.control() {
+                if end > start {
+                    // The run first. A control header moves no state, so it can be taken a second time.
+                    *at = end;
+                    break;
+                }
+                return self.take_control(control, &head, held_now, bytes, at);
+            }
+            held += held_now;
+            self.remaining = head.length;
+            if head.length == 0 {
+                tally.count_end(head.fin, true);
+            }
+            end = self.skip_payload(bytes, at, &mut tally);
+        }
+        if end == start {
+            self.control = None;
+            return Ok(None);
+        }
+        Ok(Some(Piece::Data { head: self.headers.was_held(held), range: start..end, tally }))
+    }
+
+    /// Whether a data frame has been handed out in part: now nothing may be injected.
+    pub fn in_data_frame(&self) -> bool {
+        self.remaining > 0
+    }
+
+    /// Whether the stream stands inside a message or between its fragments.
+    pub fn in_message(&self) -> bool {
+        self.remaining > 0 || self.headers.is_fragmented()
+    }
+
+    /// Passes over what has come of the current frame's payload; says where the run ends now.
+    fn skip_payload(&mut self, bytes: &[u8], at: &mut usize, tally: &mut Tally) -> usize {
+        if self.remaining > 0 {
+            let run = self.remaining.min((bytes.len() - *at) as u64);
+            *at += run as usize;
+            tally.payload += run;
+            self.remaining -= run;
+            if self.remaining == 0 {
+                tally.count_end(!self.headers.is_fragmented(), false);
+            }
+        }
+        *at
+    }
+
+    fn take_control<'a>(
+        &'a mut self,
+        opcode: Control,
+        head: &Head,
+        held: usize,
+        bytes: &'a [u8],
+        at: &mut usize,
+    ) -> Result<Option<Piece<'a>>, Fault> {
+        let length = head.length as usize;
+        if held == 0 && head.key.is_none() && bytes.len() - *at >= length {
+            let raw = &bytes[*at - head.size..*at + length];
+            let payload = &bytes[*at..*at + length];
+            *at += length;
+            self.judge_close(opcode, payload)?;
+            return Ok(Some(Piece::Control { opcode, raw, payload }));
+        }
+        let mut kept = self.control.take().unwrap_or_else(|| Box::new(Kept::EMPTY));
+        kept.start(opcode, head);
+        kept.take(self.headers.was_held(held));
+        kept.take(&bytes[*at - (head.size - held)..*at]);
+        self.control = Some(kept);
+        self.go_on_with_control(bytes, at)
+    }
+
+    fn go_on_with_control<'a>(&'a mut self, bytes: &'a [u8], at: &mut usize) -> Result<Option<Piece<'a>>, Fault> {
+        let Some(kept) = self.control.as_deref_mut() else { return Ok(None) };
+        let run = (kept.whole - kept.filled).min(bytes.len() - *at);
+        kept.take(&bytes[*at..*at + run]);
+        *at += run;
+        if kept.filled < kept.whole {
+            return Ok(None);
+        }
+        let (opcode, raw, payload) = kept.finish();
+        if opcode == Control::Close {
+            self.headers.close();
+            read_close(payload)?;
+        }
+        Ok(Some(Piece::Control { opcode, raw, payload }))
+    }
+
+    fn judge_close(&mut self, opcode: Control, payload: &[u8]) -> Result<(), Fault> {
+        if opcode == Control::Close {
+            self.headers.close();
+            read_close(payload)?;
+        }
+        Ok(())
+    }
+}
+
+impl Tally {
+    fn count_end(&mut self, fin: bool, empty: bool) {
+        self.messages += u32::from(fin);
+        self.empty_fragments += u32::from(!fin && empty);
+    }
+}
+
+impl Kept {
+    const EMPTY: Kept = Kept {
+        opcode: Control::Ping,
+        key: None,
+        raw: [0; 131],
+        payload: [0; 125],
+        header_bytes: 0,
+        filled: 0,
+        whole: 0,
+    };
+
+    fn start(&mut self, opcode: Control, head: &Head) {
+        self.opcode = opcode;
+        self.key = head.key;
+        self.header_bytes = head.size;
+        self.filled = 0;
+        self.whole = head.size + head.length as usize;
+    }
+
+    fn take(&mut self, part: &[u8]) {
+        self.raw[self.filled..self.filled + part.len()].copy_from_slice(part);
+        self.filled += part.len();
+    }
+
+    fn finish(&mut self) -> (Control, &[u8], &[u8]) {
+        let raw = &self.raw[..self.whole];
+        let payload = &mut self.payload[..self.whole - self.header_bytes];
+        payload.copy_from_slice(&raw[self.header_bytes..]);
+        if let Some(mut key) = self.key {
+            mask(payload, &mut key);
+        }
+        (self.opcode, raw, payload)
+    }
+}
