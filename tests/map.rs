@@ -79,10 +79,10 @@ fn named_by(source: &str) -> BTreeSet<String> {
     let code: String = source.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     let code = code.split("#[cfg(test)]\nmod ").next().unwrap();
     let mut names = BTreeSet::new();
-    for marker in ["crate::", "wsgate::"] {
+    for marker in ["use wsgate::", "crate::"] {
         for (at, _) in code.match_indices(marker) {
             let before = code[..at].chars().next_back();
-            if before.is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | ':' | '"' | '=')) {
+            if before.is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | ':')) {
                 continue;
             }
             let rest = &code[at + marker.len()..];
@@ -141,7 +141,7 @@ fn a_file_uses_only_what_stands_below_it() {
 #[test]
 fn names_are_found_in_every_form() {
     let source = "use crate::rooms::Room;\nuse crate::{close::{self, Code}, config, ws::Frame};\n// crate::admin\n\
-                  fn f() -> crate::shard::Shard { crate::limits::f() }\nlet filter = \"wsgate::upstream=debug\";\n\
+                  fn f() -> crate::shard::Shard { crate::limits::f() }\nlet filter = \"info,wsgate::upstream=debug\";\n\
                   #[cfg(test)]\nmod tests { use crate::front; }\n";
     let names: Vec<String> = named_by(source).into_iter().collect();
     assert_eq!(names, ["close", "config", "limits", "rooms", "shard", "ws"]);

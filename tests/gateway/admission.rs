@@ -136,7 +136,7 @@ async fn places_come_back_however_a_connection_ends() {
     let config = format!("[server]\nmax_connections = 4\n{PLAIN}{OPEN}{ECHO}[limits]\nconnections_per_ip = 4\n");
     let gateway = Gateway::start(&config).await;
     for _ in 0..20 {
-        drop(gateway.open("/echo").await);
+        drop(Client::try_open(gateway.tcp().await, "/echo", &[]).await);
         let mut refused = gateway.raw().await;
         refused.try_send("GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         drop(refused);

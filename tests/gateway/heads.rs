@@ -41,7 +41,7 @@ async fn malformed_heads_are_refused() {
         ("version 12", with(version, Some("Sec-WebSocket-Version: 12")), 426),
         ("version 8", with(version, Some("Sec-WebSocket-Version: 8")), 426),
         ("no Upgrade", with("Upgrade", None), 426),
-        ("no Connection", with("Connection", None), 426),
+        ("no Connection", with("Connection", None), 400),
         ("another protocol", with("Upgrade", Some("Upgrade: h2c")), 426),
         ("no route", with("GET", Some("GET /nowhere HTTP/1.1")), 404),
         ("a longer path", with("GET", Some("GET /echo/more HTTP/1.1")), 404),

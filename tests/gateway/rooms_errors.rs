@@ -63,8 +63,8 @@ async fn payloads_and_metadata_of_a_wrong_type_are_4006() {
     ] {
         let mut client = session(&gateway, "alice").await;
         client.text(text).await;
-        let error = client.expect("error").await;
-        assert_eq!(error["payload"]["code"], 4006, "{text}: {error}");
+        let error = client.next_json().await;
+        assert_eq!((&error["type"], &error["payload"]["code"]), (&json!("error"), &json!(4006)), "{text}: {error}");
     }
 }
 

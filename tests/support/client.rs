@@ -71,22 +71,30 @@ impl Client {
 
     /// The next message that is no ping and no pong; `None` when the connection has ended.
     pub async fn next(&mut self) -> Option<Message> {
-        loop {
-            match within(self.ws.next()).await {
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(message)) => return Some(message),
-                Some(Err(_)) | None => return None,
+        let ws = &mut self.ws;
+        within(async {
+            loop {
+                match ws.next().await {
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                    Some(Ok(message)) => return Some(message),
+                    Some(Err(_)) | None => return None,
+                }
             }
-        }
+        })
+        .await
     }
 
     /// The next pong's payload.
     pub async fn next_pong(&mut self) -> Vec<u8> {
-        loop {
-            if let Message::Pong(payload) = within(self.ws.next()).await.unwrap().unwrap() {
-                return payload.to_vec();
+        let ws = &mut self.ws;
+        within(async {
+            loop {
+                if let Message::Pong(payload) = ws.next().await.unwrap().unwrap() {
+                    return payload.to_vec();
+                }
             }
-        }
+        })
+        .await
     }
 
     pub async fn next_text(&mut self) -> String {
