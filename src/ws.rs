@@ -13,7 +13,7 @@ pub mod message;
 
 pub use deflate::{Deflater, Inflater, negotiate};
 pub use frame::{Control, Fault, Masking, Opcode, Piece, Rsv, Rules, Tally, Walker};
-pub use frame::{frame, frame_with, header, masked_frame};
+pub use frame::{frame, frame_with, header, masked_frame, read_close};
 pub use message::{Chunk, Event, Reader};
 
 /// The `Sec-WebSocket-Accept` that answers a `Sec-WebSocket-Key` (RFC 6455, section 4.2.2, point 5.4).

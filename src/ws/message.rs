@@ -53,7 +53,6 @@ pub struct Reader {
     payload_bytes: u64,
     text: bool,
     deflated: bool,
-    lent: Place,
 }
 
 /// A frame whose payload has not come whole.
@@ -64,21 +63,17 @@ struct Open {
     remaining: u64,
 }
 
-/// Where the bytes of an event lie.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
-    Nowhere,
-    Chunk(Range<usize>),
-    Message,
-    Control,
-    Inflated,
+/// An event, and where its bytes lie.
+enum Found {
+    EmptyFragment,
+    Message(Place),
+    Control(Control, Place),
 }
 
-#[derive(Clone, Copy)]
-enum Kind {
-    Message,
-    Control(Control),
-    EmptyFragment,
+enum Place {
+    Chunk(Range<usize>),
+    Kept,
+    Inflated,
 }
 
 impl Reader {
@@ -95,7 +90,6 @@ impl Reader {
             payload_bytes: 0,
             text: false,
             deflated: false,
-            lent: Place::Nowhere,
         }
     }
 
@@ -110,21 +104,24 @@ impl Reader {
         inflater: &'a mut Inflater,
     ) -> Result<Option<Event<'a>>, Fault> {
         self.release(inflater);
-        let Some(kind) = self.advance(chunk, inflater)? else { return Ok(None) };
-        let bytes: &'a [u8] = match &self.lent {
-            Place::Nowhere => &[],
-            Place::Chunk(range) => &chunk.bytes[range.clone()],
-            Place::Message => &self.message,
-            Place::Control => &self.control,
+        let Some(found) = self.advance(chunk, inflater)? else { return Ok(None) };
+        let (control, place) = match found {
+            Found::EmptyFragment => return Ok(Some(Event::EmptyFragment)),
+            Found::Message(place) => (None, place),
+            Found::Control(control, place) => (Some(control), place),
+        };
+        let bytes: &'a [u8] = match place {
+            Place::Chunk(range) => &chunk.bytes[range],
+            Place::Kept if control.is_some() => &self.control,
+            Place::Kept => &self.message,
             Place::Inflated => inflater.output(),
         };
-        Ok(Some(match kind {
-            Kind::EmptyFragment => Event::EmptyFragment,
-            Kind::Message if self.text => Event::Text(simdutf8::basic::from_utf8(bytes).map_err(|_| Fault::NotUtf8)?),
-            Kind::Message => Event::Binary(bytes),
-            Kind::Control(Control::Ping) => Event::Ping(bytes),
-            Kind::Control(Control::Pong) => Event::Pong(bytes),
-            Kind::Control(Control::Close) => {
+        Ok(Some(match control {
+            None if self.text => Event::Text(simdutf8::basic::from_utf8(bytes).map_err(|_| Fault::NotUtf8)?),
+            None => Event::Binary(bytes),
+            Some(Control::Ping) => Event::Ping(bytes),
+            Some(Control::Pong) => Event::Pong(bytes),
+            Some(Control::Close) => {
                 self.headers.close();
                 Event::Close(read_close(bytes)?)
             }
@@ -136,22 +133,25 @@ impl Reader {
         std::mem::take(&mut self.payload_bytes)
     }
 
+    /// Gives back what only the last event needed.
     fn release(&mut self, inflater: &mut Inflater) {
-        match std::mem::replace(&mut self.lent, Place::Nowhere) {
-            Place::Nowhere | Place::Chunk(_) => {}
-            Place::Message => self.message = Vec::new(),
-            Place::Control => self.control = Vec::new(),
-            Place::Inflated => inflater.release(),
+        let control_open = self.frame.as_ref().map(|open| open.opcode.control().is_some());
+        if control_open != Some(true) {
+            self.control = Vec::new();
         }
+        if control_open != Some(false) && !self.headers.is_fragmented() {
+            self.message = Vec::new();
+        }
+        inflater.release();
     }
 
-    /// Goes on to the end of a message or control frame; leaves its place in `lent`.
-    fn advance(&mut self, chunk: &mut Chunk<'_>, inflater: &mut Inflater) -> Result<Option<Kind>, Fault> {
+    /// Goes on to the end of a message or control frame.
+    fn advance(&mut self, chunk: &mut Chunk<'_>, inflater: &mut Inflater) -> Result<Option<Found>, Fault> {
         loop {
             if self.frame.is_none() {
                 let Some(head) = self.headers.take(chunk.bytes, &mut chunk.at)? else { return Ok(None) };
-                if let Some(kind) = self.open(&head, chunk, inflater)? {
-                    return Ok(Some(kind));
+                if let Some(found) = self.open(&head, chunk, inflater)? {
+                    return Ok(Some(found));
                 }
             }
             let Some(mut open) = self.frame.take() else { continue };
@@ -167,17 +167,16 @@ impl Reader {
                 return Ok(None);
             }
             if let Some(control) = control {
-                self.lent = Place::Control;
-                return Ok(Some(Kind::Control(control)));
+                return Ok(Some(Found::Control(control, Place::Kept)));
             }
             if !self.headers.is_fragmented() {
-                return self.end_message(inflater).map(Some);
+                return Ok(Some(Found::Message(self.end_message(inflater)?)));
             }
         }
     }
 
     /// Starts a frame. One that lies whole in the chunk and needs no other is an event at once.
-    fn open(&mut self, head: &Head, chunk: &mut Chunk<'_>, inflater: &mut Inflater) -> Result<Option<Kind>, Fault> {
+    fn open(&mut self, head: &Head, chunk: &mut Chunk<'_>, inflater: &mut Inflater) -> Result<Option<Found>, Fault> {
         let control = head.opcode.control();
         if control.is_none() && head.opcode != Opcode::Continuation {
             self.text = head.opcode == Opcode::Text;
@@ -189,20 +188,19 @@ impl Reader {
         if let Some(control) = control
             && whole
         {
-            self.lent = Place::Chunk(self.take_run(&mut open, chunk));
-            return Ok(Some(Kind::Control(control)));
+            let run = self.take_run(&mut open, chunk);
+            return Ok(Some(Found::Control(control, Place::Chunk(run))));
         }
         if whole && head.fin && head.opcode != Opcode::Continuation {
             let run = self.take_run(&mut open, chunk);
-            self.lent = Place::Chunk(run.clone());
             if self.deflated {
                 inflater.inflate(&chunk.bytes[run], self.headers.max_message_size())?;
-                self.lent = Place::Inflated;
+                return Ok(Some(Found::Message(Place::Inflated)));
             }
-            return Ok(Some(Kind::Message));
+            return Ok(Some(Found::Message(Place::Chunk(run))));
         }
         if head.length == 0 && !head.fin {
-            return Ok(Some(Kind::EmptyFragment));
+            return Ok(Some(Found::EmptyFragment));
         }
         self.frame = Some(open);
         Ok(None)
@@ -244,14 +242,13 @@ impl Reader {
         Ok(())
     }
 
-    fn end_message(&mut self, inflater: &mut Inflater) -> Result<Kind, Fault> {
-        self.lent = Place::Message;
-        if self.deflated {
-            let message = std::mem::take(&mut self.message);
-            inflater.inflate(&message, self.headers.max_message_size())?;
-            self.lent = Place::Inflated;
+    fn end_message(&mut self, inflater: &mut Inflater) -> Result<Place, Fault> {
+        if !self.deflated {
+            return Ok(Place::Kept);
         }
-        Ok(Kind::Message)
+        let message = std::mem::take(&mut self.message);
+        inflater.inflate(&message, self.headers.max_message_size())?;
+        Ok(Place::Inflated)
     }
 }
 

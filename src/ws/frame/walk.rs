@@ -28,7 +28,7 @@ struct Kept {
 #[derive(Debug)]
 pub enum Piece<'a> {
     /// A run of bytes of data frames, headers included, to be forwarded as they are. It covers all data frames that
-    /// follow each other up to the next control frame or the end of input.
+    /// follow each other up to the next control frame or the end of input; with a `head`, the first of them alone.
     Data {
         /// Bytes of a header that an earlier read had cut: to be forwarded before the range.
         head: &'a [u8],
@@ -79,7 +79,8 @@ impl Walker {
         let mut held = 0;
         let mut tally = Tally::default();
         let mut end = self.skip_payload(bytes, at, &mut tally);
-        while self.remaining == 0 && *at < bytes.len() {
+        // A run with held bytes in front is one frame: a header cut by the end of this read would take their place.
+        while self.remaining == 0 && *at < bytes.len() && held == 0 {
             let held_now = self.headers.held().len();
             let head = match self.headers.take(bytes, at) {
                 Ok(Some(head)) => head,
@@ -95,7 +96,7 @@ impl Walker {
                 }
                 return self.take_control(control, &head, held_now, bytes, at);
             }
-            held += held_now;
+            held = held_now;
             self.remaining = head.length;
             if head.length == 0 {
                 tally.count_end(head.fin, true);
@@ -146,7 +147,7 @@ impl Walker {
             let raw = &bytes[*at - head.size..*at + length];
             let payload = &bytes[*at..*at + length];
             *at += length;
-            self.judge_close(opcode, payload)?;
+            judge_close(&mut self.headers, opcode, payload)?;
             return Ok(Some(Piece::Control { opcode, raw, payload }));
         }
         let mut kept = self.control.take().unwrap_or_else(|| Box::new(Kept::EMPTY));
@@ -166,20 +167,17 @@ impl Walker {
             return Ok(None);
         }
         let (opcode, raw, payload) = kept.finish();
-        if opcode == Control::Close {
-            self.headers.close();
-            read_close(payload)?;
-        }
+        judge_close(&mut self.headers, opcode, payload)?;
         Ok(Some(Piece::Control { opcode, raw, payload }))
     }
+}
 
-    fn judge_close(&mut self, opcode: Control, payload: &[u8]) -> Result<(), Fault> {
-        if opcode == Control::Close {
-            self.headers.close();
-            read_close(payload)?;
-        }
-        Ok(())
+fn judge_close(headers: &mut Headers, opcode: Control, payload: &[u8]) -> Result<(), Fault> {
+    if opcode == Control::Close {
+        headers.close();
+        read_close(payload)?;
     }
+    Ok(())
 }
 
 impl Tally {
