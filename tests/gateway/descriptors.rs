@@ -1,0 +1,26 @@
+//! A shortage of descriptors pauses accepting, and it recovers.
+use crate::support::gateway::Setup;
+use crate::support::raw::upgrade_head;
+use crate::support::*;
+
+#[tokio::test]
+async fn a_shortage_of_descriptors_is_survived() {
+    let config = format!("[server]\nshards = 1\n{}{OPEN}{ECHO}", listener("127.0.0.1:0", "header_timeout = \"10m\""));
+    let gateway = Setup::new().descriptors(64).start(&config).await;
+    let mut early = gateway.open("/echo").await;
+    let mut held = Vec::new();
+    for _ in 0..100 {
+        held.push(gateway.raw().await);
+    }
+    for _ in 0..50 {
+        early.text("still served").await;
+        assert_eq!(early.next_text().await, "still served");
+    }
+    let mut last = held.pop().unwrap();
+    drop(held);
+    last.send(upgrade_head("/echo", &[])).await;
+    assert_eq!(last.read_head().await.status, 101);
+    let mut after = gateway.open("/echo").await;
+    after.text("recovered").await;
+    assert_eq!(after.next_text().await, "recovered");
+}

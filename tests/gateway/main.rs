@@ -1,0 +1,25 @@
+//! The real binary on free ports, as its users meet it: one file for each theme.
+#![allow(missing_docs, clippy::unwrap_used)]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod admission;
+mod descriptors;
+mod heads;
+mod limits;
+mod observing;
+mod older_client;
+mod origins;
+mod peers;
+mod presence;
+mod proxy;
+mod proxy_headers;
+mod rooms;
+mod rooms_auth;
+mod rooms_errors;
+mod running;
+mod smuggling;
+mod stopping;
+mod tls;
+mod tokens;
+mod wire;

@@ -1,0 +1,106 @@
+//! SIGTERM and SIGINT: every session is told, and the gateway ends with 0.
+use crate::rooms::session;
+use crate::support::*;
+use tokio_tungstenite::tungstenite::Message;
+
+fn config(drain: &str) -> String {
+    let limits = "[limits]\nhandshakes_per_second = 0\nconnections_per_client = 0\n";
+    let open = "[[route]]\npath = \"/open\"\nservice = \"echo\"\nauth = { required = false }\n";
+    format!("[server]\ndrain = \"{drain}\"\n{PLAIN}{SECRET_AUTH}{ROOMS}{open}{limits}{ADMIN}")
+}
+
+#[tokio::test]
+async fn every_socket_is_closed_with_1012_and_the_exit_is_0() {
+    for signal in ["TERM", "INT"] {
+        let mut gateway = Gateway::start(&config("500ms")).await;
+        let mut clients = Vec::new();
+        for _ in 0..100 {
+            clients.push(gateway.open("/open").await);
+        }
+        gateway.signal(signal);
+        for client in &mut clients {
+            client.closes_with(1012).await;
+        }
+        let status = gateway.exit().await;
+        assert_eq!(status.code(), Some(0), "{signal}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn rooms_say_disconnect_first() {
+    let mut gateway = Gateway::start(&config("200ms")).await;
+    let mut clients = Vec::new();
+    for i in 0..10 {
+        let mut client = session(&gateway, &format!("client-{i}")).await;
+        client.join(&format!("room-{i}")).await;
+        clients.push(client);
+    }
+    gateway.signal("TERM");
+    for client in &mut clients {
+        let disconnect = client.expect("disconnect").await;
+        assert_eq!(disconnect["payload"]["code"], 1012, "{disconnect}");
+        assert_eq!(disconnect["payload"]["reconnect"], true, "{disconnect}");
+        match client.next().await {
+            Some(Message::Close(Some(frame))) => assert_eq!(u16::from(frame.code), 1012),
+            other => panic!("a Close was expected: {other:?}"),
+        }
+    }
+    assert!(gateway.exit().await.success());
+}
+
+#[tokio::test]
+async fn a_gateway_without_sockets_stops() {
+    let mut gateway = Gateway::start(&config("30s")).await;
+    assert!(gateway.stop().await.success());
+}
+
+#[tokio::test]
+async fn a_client_that_never_answers_does_not_hold_up_the_end() {
+    let mut gateway = Gateway::start(&config("200ms")).await;
+    let silent = gateway.raw_ws("/open").await;
+    let half = gateway.raw().await;
+    assert!(gateway.stop().await.success());
+    drop((silent, half));
+}
+
+#[tokio::test]
+async fn while_it_drains_it_is_not_ready_and_takes_nobody_new() {
+    let gateway = Gateway::start(&config("10m")).await;
+    let mut clients = Vec::new();
+    for _ in 0..50 {
+        clients.push(gateway.open("/open").await);
+    }
+    assert_eq!(gateway.admin_get("/readyz").await.0, 200);
+    gateway.signal("TERM");
+    eventually(|| async { (gateway.admin_get("/readyz").await.0 == 503).then_some(()) }).await;
+    let refused = match tokio::net::TcpStream::connect(gateway.address(0)).await {
+        Err(_) => true,
+        Ok(tcp) => {
+            let mut raw = RawWs::over(tcp);
+            raw.try_send(raw::upgrade_head("/open", &[])).await;
+            raw.try_read_head().await.is_none_or(|head| head.status == 503)
+        }
+    };
+    assert!(refused, "a new socket was opened while draining");
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let mut gateway = Gateway::start(&config("10m")).await;
+    let _clients = [gateway.open("/open").await, gateway.open("/open").await];
+    gateway.signal("TERM");
+    eventually(|| async { (gateway.admin_get("/readyz").await.0 == 503).then_some(()) }).await;
+    gateway.signal("TERM");
+    gateway.exit().await;
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_removed_at_the_end() {
+    let folder = Folder::new();
+    let path = folder.path().join("http.sock");
+    let config = listener(&format!("unix:{}", path.display()), "") + OPEN + ECHO;
+    let mut gateway = Gateway::start(&config).await;
+    assert!(path.exists());
+    assert!(gateway.stop().await.success());
+    assert!(!path.exists(), "the socket file was left behind");
+}

@@ -1,0 +1,82 @@
+"""A client of PyPI `websockets`; see tests/support/backend.rs. `client.py URL SCENARIO` prints one line of JSON."""
+
+import asyncio
+import hashlib
+import json
+import os
+import ssl
+import sys
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+url, scenario = sys.argv[1:3]
+token = os.environ.get("WSGATE_TEST_TOKEN")
+protocols = [name for name in os.environ.get("WSGATE_TEST_PROTOCOLS", "").split(",") if name]
+options = {"max_size": 64 << 20, "ping_interval": None, "proxy": None}
+if ca := os.environ.get("WSGATE_TEST_CA"):
+    options["ssl"] = ssl.create_default_context(cafile=ca)
+    options["ssl"].verify_flags &= ~ssl.VERIFY_X509_STRICT  # a self-signed certificate is its own root
+if origin := os.environ.get("WSGATE_TEST_ORIGIN"):
+    options["origin"] = origin
+if scenario == "rooms":
+    protocols += ["rooms.v1", "bearer", token]
+
+
+async def message(socket, kind):
+    while True:
+        received = json.loads(await socket.recv())
+        if received["type"] == kind:
+            return received
+
+
+async def say(socket, kind, payload):
+    await socket.send(json.dumps({"type": kind, "payload": payload}))
+
+
+async def echo(socket):
+    large = os.urandom(1 << 20)
+    sent = ["hello", "", "gr\u00fc\u00df dich \U0001f600", b"", bytes([0, 255, 128]), large, "x" * 100_000]
+    for data in sent:
+        await socket.send(data)
+        assert await socket.recv() == data, "what came back differs"
+    await socket.send(["frag", "", "ments"])
+    assert await socket.recv() == "fragments"
+    await (await socket.ping(b"between"))
+    return {"messages": len(sent) + 1, "digest": hashlib.sha256(large).hexdigest()}
+
+
+async def rooms(socket):
+    established = await message(socket, "connection_established")
+    await say(socket, "join_room", {"room_id": "peers"})
+    joined = await message(socket, "room_joined")
+    await say(socket, "message", {"room_id": "peers", "message": {"text": "from python"}})
+    chat = await message(socket, "chat_message")
+    await say(socket, "leave_room", {"room_id": "peers"})
+    await message(socket, "room_left")
+    return {"client_id": established["payload"]["client_id"], "joined": joined["payload"], "chat": chat["payload"]}
+
+
+async def end(socket):
+    """Waits for the end, whoever makes it."""
+    try:
+        while True:
+            await socket.recv()
+    except ConnectionClosed as closed:
+        return {"code": closed.rcvd.code if closed.rcvd else 1006, "reason": closed.rcvd.reason if closed.rcvd else ""}
+
+
+async def main():
+    try:
+        async with connect(url, subprotocols=protocols or None, **options) as socket:
+            result = await {"echo": echo, "rooms": rooms, "end": end}[scenario](socket)
+            if scenario != "end":
+                await socket.close(1000, "done")
+                extensions = ", ".join(extension.name for extension in socket.protocol.extensions)
+                result |= {"protocol": socket.subprotocol, "extensions": extensions, "close": socket.close_code}
+    except InvalidStatus as refused:
+        result = {"status": refused.response.status_code}
+    print(json.dumps(result))
+
+
+asyncio.run(main())

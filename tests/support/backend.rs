@@ -1,0 +1,171 @@
+//! Programs nobody here wrote: servers and clients of npm `ws` and PyPI `websockets`, and a backend that
+//! only records what it received.
+use super::{DEADLINE, skip, within};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, ChildStdout, Command};
+
+/// A kind of program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// npm `ws`.
+    Node,
+    /// PyPI `websockets`.
+    Python,
+}
+
+impl Peer {
+    /// A command that runs `tests/peers/NAME` of this kind; `None` (and a plain line) where the
+    /// environment is missing. `tests/run` makes the environments and names them.
+    pub fn command(self, name: &str) -> Option<Command> {
+        let (variable, extension) = match self {
+            Peer::Node => ("WSGATE_TEST_NODE", "mjs"),
+            Peer::Python => ("WSGATE_TEST_PY", "py"),
+        };
+        let Some(environment) = std::env::var_os(variable).map(PathBuf::from) else {
+            skip(&format!("{variable} is not set; tests/run makes that environment"));
+            return None;
+        };
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/peers/{name}.{extension}"));
+        let mut command = match self {
+            Peer::Node => Command::new("node"),
+            Peer::Python => Command::new(environment.join("bin/python")),
+        };
+        command.arg(script).env("WSGATE_TEST_NODE", &environment).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        Some(command)
+    }
+
+    /// Runs `tests/peers/client` with a scenario against this URL and gives what it reports.
+    pub async fn client(self, url: &str, scenario: &str, environment: &[(&str, &str)]) -> Option<Value> {
+        let mut command = self.command("client")?;
+        command.args([url, scenario]).envs(environment.iter().copied()).stderr(Stdio::piped());
+        let output = within(command.output()).await.unwrap();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{self:?} {scenario}: {}\n{out}\n{err}", output.status);
+        Some(serde_json::from_str(out.lines().last().unwrap_or_default()).unwrap_or_else(|e| panic!("{e}: {out}")))
+    }
+}
+
+/// A real WebSocket server behind the gateway. What it sees it tells line by line, as JSON:
+/// `{"event": "open", "path", "headers", "protocol"}`, `{"event": "close", "code", "reason"}`.
+pub struct Backend {
+    pub port: u16,
+    child: Child,
+    events: Lines<BufReader<ChildStdout>>,
+}
+
+impl Backend {
+    /// An echo server of this kind on a free port; `None` where its environment is missing.
+    pub async fn start(peer: Peer) -> Option<Backend> {
+        let mut child = peer.command("echo")?.spawn().unwrap();
+        let mut events = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = within(events.next_line()).await.unwrap().expect("the backend ended");
+        let first: Value = serde_json::from_str(&first).unwrap();
+        Some(Backend { port: first["port"].as_u64().unwrap() as u16, child, events })
+    }
+
+    /// The next event of this name; others are skipped.
+    pub async fn event(&mut self, name: &str) -> Value {
+        loop {
+            let line = within(self.events.next_line()).await.unwrap().expect("the backend ended");
+            let event: Value = serde_json::from_str(&line).unwrap();
+            if event["event"] == name {
+                return event;
+            }
+        }
+    }
+
+    /// Ends the server without a word to its sockets.
+    pub async fn kill(&mut self) {
+        self.child.start_kill().unwrap();
+        within(self.child.wait()).await.unwrap();
+    }
+}
+
+/// A backend that keeps every byte it received, and answers a request head as it is told to.
+pub struct Recorder {
+    pub port: u16,
+    received: Received,
+    task: tokio::task::JoinHandle<()>,
+}
+
+type Received = Arc<Mutex<Vec<Vec<u8>>>>;
+
+impl Recorder {
+    /// Answers the first request head of every connection with what `answer` makes of it, and goes on
+    /// recording.
+    pub async fn start(answer: fn(&str) -> Vec<u8>) -> Recorder {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let received = Received::default();
+        let all = received.clone();
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let number = {
+                    let mut all = all.lock().unwrap();
+                    all.push(Vec::new());
+                    all.len() - 1
+                };
+                tokio::spawn(record(stream, answer, all.clone(), number));
+            }
+        });
+        Recorder { port, received, task }
+    }
+
+    /// What each connection sent so far, as text.
+    pub fn received(&self) -> Vec<String> {
+        self.bytes().iter().map(|b| String::from_utf8_lossy(b).into_owned()).collect()
+    }
+
+    /// What each connection sent so far.
+    pub fn bytes(&self) -> Vec<Vec<u8>> {
+        self.received.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The right 101 to an upgrade.
+pub fn switch(head: &str) -> Vec<u8> {
+    let lines = head.lines().filter_map(|l| l.split_once(':'));
+    let key = lines.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"));
+    let accept = tungstenite::handshake::derive_accept_key(key.map_or("", |(_, key)| key.trim()).as_bytes());
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+async fn record(mut stream: TcpStream, answer: fn(&str) -> Vec<u8>, all: Received, number: usize) {
+    let mut chunk = [0; 4096];
+    let mut answered = false;
+    while let Ok(Ok(n @ 1..)) = tokio::time::timeout(DEADLINE, stream.read(&mut chunk)).await {
+        let head = {
+            let received = &mut all.lock().unwrap()[number];
+            received.extend_from_slice(&chunk[..n]);
+            let end = received.windows(4).position(|w| w == b"\r\n\r\n");
+            end.map(|end| String::from_utf8_lossy(&received[..end]).into_owned())
+        };
+        if let (Some(head), false) = (head, answered) {
+            answered = true;
+            if stream.write_all(&answer(&head)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// A port of this machine on which nobody listens.
+pub async fn unused_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+}
