@@ -12,23 +12,23 @@
 //! [`tls`] and [`front`] read its request, [`admission`] judges it, and [`session`] runs it: with
 //! [`rooms`] or an echo, or, through [`upstream`], with a backend. What goes out goes through an
 //! [`outbox`]; what comes in is read by [`ws`] and held to [`limits`].
-pub mod gateway;
 pub mod admin;
-pub mod notify;
-pub mod listen;
-pub mod tls;
-pub mod front;
-pub mod session;
 pub mod admission;
-pub mod rooms;
-pub mod upstream;
-pub mod health;
-pub mod logging;
-pub mod shard;
-pub mod outbox;
-pub mod ws;
-pub mod limits;
-pub mod metrics;
 pub mod close;
-pub mod identity;
 pub mod config;
+pub mod front;
+pub mod gateway;
+pub mod health;
+pub mod identity;
+pub mod limits;
+pub mod listen;
+pub mod logging;
+pub mod metrics;
+pub mod notify;
+pub mod outbox;
+pub mod rooms;
+pub mod session;
+pub mod shard;
+pub mod tls;
+pub mod upstream;
+pub mod ws;

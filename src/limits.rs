@@ -9,7 +9,6 @@ pub mod table;
 
 use crate::config::IpLimits;
 use gcra::{Bucket, Rate, nanos};
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -292,6 +291,3 @@ mod tests {
         assert!(lock(&limiter.ips).capacity() < 4096);
     }
 }
-
-/// A `HashMap` with the standard library's random keys: names come from peers.
-pub(crate) type Map<K, V> = HashMap<K, V>;

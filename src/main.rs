@@ -43,7 +43,8 @@ struct TokenArgs {
 
 fn claim(text: &str) -> Result<(String, serde_json::Value), String> {
     let (name, json) = text.split_once('=').ok_or("a claim is NAME=JSON")?;
-    let value = serde_json::from_str(json).map_err(|e| format!("{json} is not JSON ({e}); a string needs its quotes"))?;
+    let value =
+        serde_json::from_str(json).map_err(|e| format!("{json} is not JSON ({e}); a string needs its quotes"))?;
     Ok((name.to_owned(), value))
 }
 

@@ -159,6 +159,12 @@ impl ShardMetrics {
         self.closes[service as usize][labels::by_place(by)][labels::code_place(close)].fetch_add(1, Relaxed);
     }
 
+    /// One message of so many payload bytes.
+    pub fn message(&self, service: ServiceLabel, direction: Direction, bytes: u64) {
+        self.messages(service, direction, 1);
+        self.bytes(service, direction, bytes);
+    }
+
     /// Whole messages.
     pub fn messages(&self, service: ServiceLabel, direction: Direction, n: u64) {
         self.messages[service as usize][direction as usize].fetch_add(n, Relaxed);

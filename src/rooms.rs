@@ -55,7 +55,10 @@ impl Shared {
     /// The mailboxes of `shards` shards.
     pub fn new(shards: usize, rules: Arc<config::Rooms>) -> (Shared, Vec<Inbox>) {
         let (post, inboxes) = Post::new(shards);
-        (Shared { post, hasher: RandomState::new(), rules, rooms: mail::RoomCount::default() }, inboxes.into_iter().map(Inbox).collect())
+        (
+            Shared { post, hasher: RandomState::new(), rules, rooms: mail::RoomCount::default() },
+            inboxes.into_iter().map(Inbox).collect(),
+        )
     }
 
     fn home_of(&self, room: &mail::RoomKey) -> usize {

@@ -8,11 +8,11 @@ use crate::admission::{Admitted, Gate, Who};
 use crate::close::{By, Close};
 use crate::config::{Route, Service};
 use crate::identity::Identity;
+use crate::limits::ClientPermit;
 use crate::limits::deadlines::Deadlines;
 use crate::limits::meter::{Meter, Rates, Traffic};
-use crate::limits::ClientPermit;
 use crate::logging::{Ended, session_ended};
-use crate::metrics::{Direction, ServiceLabel};
+use crate::metrics::ServiceLabel;
 use crate::outbox::ending::linger;
 use crate::outbox::wire::Wire;
 use crate::rooms::Rooms;
@@ -60,7 +60,7 @@ pub async fn run(around: Surroundings, admitted: Admitted, upgraded: Upgraded) {
         Some(backend) => relay(&around, seat, &route, rates, who, upgraded.early, backend).await,
         None => talk::run(&around, seat, &route, rates, who, upgraded.early, upgraded.deflate).await,
     };
-    count.ended(&ended.close, &ended.traffic);
+    count.shard.metrics().closed(count.service, ended.close.by, &ended.close);
     log(&route, &client, peer, started.elapsed(), &ended);
 }
 
@@ -142,15 +142,6 @@ impl Counted {
         let service = ServiceLabel::from(service);
         shard.metrics().session_opened(service);
         Counted { shard, service }
-    }
-
-    fn ended(&self, close: &Close, traffic: &Traffic) {
-        let metrics = self.shard.metrics();
-        metrics.closed(self.service, close.by, close);
-        metrics.messages(self.service, Direction::In, traffic.messages_in);
-        metrics.messages(self.service, Direction::Out, traffic.messages_out);
-        metrics.bytes(self.service, Direction::In, traffic.bytes_in);
-        metrics.bytes(self.service, Direction::Out, traffic.bytes_out);
     }
 }
 

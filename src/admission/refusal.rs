@@ -60,9 +60,7 @@ impl Refusal {
             Denied::IpConnections | Denied::ClientConnections => {
                 (StatusCode::TOO_MANY_REQUESTS, Refused::IpConnections, Code::TooManyConnections, WAIT)
             }
-            Denied::HandshakeRate(wait) => {
-                (StatusCode::TOO_MANY_REQUESTS, Refused::RateLimit, Code::RateLimit, wait)
-            }
+            Denied::HandshakeRate(wait) => (StatusCode::TOO_MANY_REQUESTS, Refused::RateLimit, Code::RateLimit, wait),
         };
         Refusal { code, retry_after: Some(wait), ..Refusal::plain(status, reason, code.message()) }
     }

@@ -56,7 +56,8 @@ impl Upgrade {
         }
         let key = headers.get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).filter(|key| is_key(key));
         let key = key.ok_or_else(|| bad("Sec-WebSocket-Key must be 16 bytes in base64"))?;
-        let Offered { protocols, pair } = offered_protocols(auth, headers).map_err(|_| bad("malformed Sec-WebSocket-Protocol"))?;
+        let Offered { protocols, pair } =
+            offered_protocols(auth, headers).map_err(|_| bad("malformed Sec-WebSocket-Protocol"))?;
         Ok(Upgrade {
             accept: HeaderValue::try_from(accept_key(key)).map_err(|_| bad("Sec-WebSocket-Key"))?,
             protocols: protocols.into_iter().map(str::to_owned).collect(),

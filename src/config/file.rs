@@ -32,11 +32,11 @@ pub use fault::{Fault, Faults};
 
 use super::Config;
 use report::Report;
-use std::time::Duration;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::string::FromUtf8Error;
+use std::time::Duration;
 use table::Table;
 use toml::de::DeTable;
 

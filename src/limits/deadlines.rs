@@ -51,8 +51,15 @@ impl Deadlines {
         }
     }
 
-    /// Something came from the peer.
-    pub fn heard(&mut self, now: Instant) {
+    /// Something came from the peer. Whether that may have brought the next deadline nearer: the
+    /// next ping can be due before an answer to the last one would have been.
+    pub fn heard(&mut self, now: Instant) -> bool {
+        self.last_heard = now;
+        self.pinged.take().is_some()
+    }
+
+    /// The peer's silence counts anew from here, whatever it was asked.
+    pub fn rest(&mut self, now: Instant) {
         self.last_heard = now;
         self.pinged = None;
     }

@@ -59,10 +59,14 @@ impl Meter {
     /// Charges messages and payload bytes; the longer of the waits where one is not there.
     pub fn charge(&self, messages: u64, bytes: u64, now: Instant) -> Result<(), Duration> {
         let now = nanos(now);
-        if messages > 0 && let Some(rate) = &self.rates.messages {
+        if messages > 0
+            && let Some(rate) = &self.rates.messages
+        {
             self.permit.messages().take(rate, messages, now)?;
         }
-        if bytes > 0 && let Some(rate) = &self.rates.bytes {
+        if bytes > 0
+            && let Some(rate) = &self.rates.bytes
+        {
             self.permit.bytes().take(rate, bytes, now)?;
         }
         Ok(())

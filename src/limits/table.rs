@@ -1,5 +1,5 @@
 //! A bounded table of peers that forgets those who hold nothing.
-use super::Map;
+use std::collections::HashMap;
 use std::hash::Hash;
 
 /// Whether an entry must be kept.
@@ -10,25 +10,31 @@ pub trait Live {
 
 /// At most `entries_max` entries; those that are not live go when room is needed.
 pub struct Table<K, V> {
-    entries: Map<K, V>,
+    entries: HashMap<K, V>,
     sweep_at: usize,
     entries_max: usize,
+    /// A full table is looked through no more often than [`SWEEP_EVERY_NANOS`].
+    full_until: u64,
 }
 
 const SWEEP_AT_LEAST: usize = 1024;
+const SWEEP_EVERY_NANOS: u64 = 100_000_000;
 
 impl<K: Eq + Hash, V: Live> Table<K, V> {
     /// An empty table.
     pub fn new(entries_max: usize) -> Self {
-        Table { entries: Map::new(), sweep_at: SWEEP_AT_LEAST, entries_max }
+        Table { entries: HashMap::new(), sweep_at: SWEEP_AT_LEAST, entries_max, full_until: 0 }
     }
 
     /// The entry of `key`, made where missing; `None` where the table is full of live entries.
     pub fn entry(&mut self, key: K, now: u64, make: impl FnOnce() -> V) -> Option<&mut V> {
         if self.entries.len() >= self.sweep_at && !self.entries.contains_key(&key) {
+            if now < self.full_until {
+                return None;
+            }
             self.sweep(now);
             if self.entries.len() >= self.entries_max {
-                self.sweep_at = self.entries_max;
+                self.full_until = now + SWEEP_EVERY_NANOS;
                 return None;
             }
         }
@@ -47,6 +53,7 @@ impl<K: Eq + Hash, V: Live> Table<K, V> {
         if self.entries.capacity() > 4 * len.max(SWEEP_AT_LEAST / 4) {
             self.entries.shrink_to(2 * len);
         }
+        self.full_until = 0;
         self.sweep_at = (2 * len).clamp(SWEEP_AT_LEAST, self.entries_max.max(SWEEP_AT_LEAST));
     }
 

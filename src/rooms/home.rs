@@ -42,7 +42,9 @@ impl Home {
         let shards = self.shared.post.shards();
         let room = match self.rooms.entry(request.room.clone()) {
             Entry::Occupied(room) => room.into_mut(),
-            Entry::Vacant(_) if !create => return self.refuse(&request, Code::RoomNotFound, "you are not in this room"),
+            Entry::Vacant(_) if !create => {
+                return self.refuse(&request, Code::RoomNotFound, "you are not in this room");
+            }
             Entry::Vacant(place) => {
                 if !self.shared.rooms.open(self.shared.rules.max_rooms) {
                     return self.refuse(&request, Code::RoomFull, "the gateway has too many rooms");
@@ -206,8 +208,7 @@ impl Home {
         let Some(room) = self.rooms.get_mut(key) else { return };
         let plain = frame(Opcode::Text, text.as_bytes());
         let deflate = text.len() >= DEFLATE_AT_LEAST && (key.is_everyone() || room.wants_deflate());
-        let deflated =
-            deflate.then(|| self.shard.deflater.borrow_mut().frame(Opcode::Text, text.as_bytes())).flatten();
+        let deflated = deflate.then(|| self.shard.deflater.borrow_mut().frame(Opcode::Text, text.as_bytes())).flatten();
         let frame = Frame { plain, deflated, payload: text.len() };
         let shards: Vec<usize> =
             if key.is_everyone() { (0..self.shared.post.shards()).collect() } else { room.shards().collect() };

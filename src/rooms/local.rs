@@ -5,6 +5,7 @@ use super::protocol::push;
 use crate::close::{Close, Code};
 use crate::config::Namespace;
 use crate::identity::Identity;
+use crate::metrics::{Direction, ServiceLabel};
 use crate::shard::{Handle, Shard};
 use crate::ws::frame::{Opcode, frame};
 use slab::Slab;
@@ -49,8 +50,7 @@ impl Local {
     pub(super) fn add(&mut self, shard: usize, make: impl FnOnce(SessionRef) -> Entry) -> Rc<Entry> {
         let place = self.members.vacant_entry();
         self.next_generation = self.next_generation.wrapping_add(1);
-        let reference =
-            SessionRef { shard: shard as u16, slot: place.key() as u32, generation: self.next_generation };
+        let reference = SessionRef { shard: shard as u16, slot: place.key() as u32, generation: self.next_generation };
         Rc::clone(place.insert(Rc::new(make(reference))))
     }
 
@@ -111,7 +111,10 @@ impl Local {
             }
             delivered = members.len();
         }
-        shard.metrics().delivered(delivered as u64);
+        let (delivered, metrics) = (delivered as u64, shard.metrics());
+        metrics.delivered(delivered);
+        metrics.messages(ServiceLabel::Rooms, Direction::Out, delivered);
+        metrics.bytes(ServiceLabel::Rooms, Direction::Out, delivered * frame.payload as u64);
     }
 }
 
@@ -131,6 +134,7 @@ impl Entry {
         let deflated = deflate.then(|| self.shard.deflater.borrow_mut().frame(Opcode::Text, text.as_bytes())).flatten();
         let bytes = deflated.unwrap_or_else(|| frame(Opcode::Text, text.as_bytes()));
         self.handle.send(bytes, text.len(), now);
+        self.shard.metrics().message(ServiceLabel::Rooms, Direction::Out, text.len() as u64);
         self.after_send();
     }
 

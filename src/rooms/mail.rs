@@ -194,6 +194,7 @@ impl Post {
     pub fn new(shards: usize) -> (Post, Vec<UnboundedReceiver<Mail>>) {
         let (boxes, inboxes): (Vec<_>, Vec<_>) = (0..shards)
             .map(|_| {
+                #[expect(clippy::disallowed_methods, reason = "requests and deliveries are bounded one by one")]
                 let (sender, inbox) = unbounded_channel();
                 (Mailbox { sender, deliveries_bytes: AtomicUsize::new(0) }, inbox)
             })

@@ -13,6 +13,8 @@ pub struct Room {
     pub waiting: Vec<Request>,
     clients: BTreeMap<Arc<str>, Client>,
     shards: Vec<Presence>,
+    /// Sessions that take compressed frames.
+    deflating: usize,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -53,6 +55,7 @@ impl Room {
             waiting: Vec::new(),
             clients: BTreeMap::new(),
             shards: vec![Presence::default(); shards],
+            deflating: 0,
         }
     }
 
@@ -78,7 +81,7 @@ impl Room {
 
     /// Whether some member takes compressed frames.
     pub fn wants_deflate(&self) -> bool {
-        self.clients.values().any(|c| c.sessions.iter().any(|(_, deflate)| *deflate))
+        self.deflating > 0
     }
 
     /// Takes a session in.
@@ -89,6 +92,7 @@ impl Room {
         let new = || Client { sessions: SmallVec::new(), since: Timestamp::now() };
         let entry = self.clients.entry(client.clone()).or_insert_with(new);
         entry.sessions.push((session, deflate));
+        self.deflating += usize::from(deflate);
         self.shards[usize::from(session.shard)].sessions += 1;
         if entry.sessions.len() == 1 { Change::Client } else { Change::Session }
     }
@@ -96,11 +100,9 @@ impl Room {
     /// Lets a session out.
     pub fn leave(&mut self, client: &str, session: SessionRef) -> Change {
         let Some(entry) = self.clients.get_mut(client) else { return Change::Nothing };
-        let before = entry.sessions.len();
-        entry.sessions.retain(|(s, _)| *s != session);
-        if entry.sessions.len() == before {
-            return Change::Nothing;
-        }
+        let Some(place) = entry.sessions.iter().position(|(s, _)| *s == session) else { return Change::Nothing };
+        let (_, deflate) = entry.sessions.swap_remove(place);
+        self.deflating -= usize::from(deflate);
         self.shards[usize::from(session.shard)].sessions -= 1;
         if !entry.sessions.is_empty() {
             return Change::Session;
@@ -113,7 +115,10 @@ impl Room {
     pub fn leave_shard(&mut self, shard: u16) -> Vec<Arc<str>> {
         let mut gone = Vec::new();
         self.clients.retain(|name, client| {
-            client.sessions.retain(|(s, _)| s.shard != shard);
+            client.sessions.retain(|(s, deflate)| {
+                self.deflating -= usize::from(s.shard == shard && *deflate);
+                s.shard != shard
+            });
             if client.sessions.is_empty() {
                 gone.push(name.clone());
             }

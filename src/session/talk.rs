@@ -8,6 +8,7 @@ use crate::identity::Identity;
 use crate::limits::ClientPermit;
 use crate::limits::deadlines::{Deadlines, Due};
 use crate::limits::meter::{Meter, Rates, Traffic};
+use crate::metrics::Direction;
 use crate::outbox::Flush;
 use crate::rooms::{Auth, Enter, Member, Visitor};
 use crate::shard::Seat;
@@ -214,7 +215,7 @@ impl Talk<'_> {
 
     fn on_bytes(&mut self, input: &mut Input, bytes: &mut [u8]) -> Result<(), Close> {
         let now = Instant::now();
-        self.deadlines.heard(now);
+        self.rearm |= self.deadlines.heard(now);
         let around = self.around;
         let inflater = &mut *around.shard.inflater.borrow_mut();
         let mut chunk = Chunk::new(bytes);
@@ -240,6 +241,7 @@ impl Talk<'_> {
         if let Event::Text(_) | Event::Binary(_) = event {
             self.received = (self.received.0 + 1, self.received.1 + len as u64);
             self.deadlines.message(now);
+            self.around.shard.metrics().message(self.route.service.into(), Direction::In, len as u64);
         }
         if !matches!(event, Event::Close(_))
             && let Err(wait) = self.meter.charge(1, len as u64, now)
@@ -319,6 +321,7 @@ impl Talk<'_> {
         let deflated = self.deflate.then(|| self.around.shard.deflater.borrow_mut().frame(opcode, payload)).flatten();
         let bytes: Bytes = deflated.unwrap_or_else(|| frame(opcode, payload));
         self.seat.handle.send(bytes, payload.len(), now);
+        self.around.shard.metrics().message(self.route.service.into(), Direction::Out, payload.len() as u64);
     }
 
     /// A client that sends Pings and takes no Pongs is slow too.

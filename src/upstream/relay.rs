@@ -140,6 +140,7 @@ impl Link {
             if self.stage == Stage::Over {
                 return Poll::Ready(());
             }
+            self.hurry |= std::mem::take(&mut self.up.nearer) | std::mem::take(&mut self.down.nearer);
             if std::mem::take(&mut self.hurry) && self.next_time() < sleep.deadline() {
                 sleep.as_mut().reset(self.next_time());
             }
@@ -259,10 +260,10 @@ impl Link {
         {
             match due {
                 Due::Ping => {
-                    self.up.times.heard(now);
+                    self.up.times.rest(now);
                     self.down.ping_owed = true;
                 }
-                Due::PongMissing if self.up.paused => self.up.times.heard(now),
+                Due::PongMissing if self.up.paused => self.up.times.rest(now),
                 Due::PongMissing => self.close(Close::because(Code::Idle, "heartbeat lost"), Code::GoingAway, now),
                 Due::Idle => self.close(Close::because(Code::Idle, "idle"), Code::GoingAway, now),
                 Due::Expired => self.close(Close::because(Code::AuthFailed, "token expired"), Code::GoingAway, now),
@@ -273,7 +274,7 @@ impl Link {
         while self.stage == Stage::Open
             && let Some(due) = self.down.times.due(now)
         {
-            self.down.times.heard(now);
+            self.down.times.rest(now);
             match due {
                 Due::PongMissing if !self.down.paused => {
                     let silent = Close::because(Code::UpstreamUnavailable, "upstream does not answer");

@@ -1,41 +1,76 @@
 //! Reading what a client sent: one pass over the text, in which every value of the payload stays raw
 //! until the request's type says what it must be.
 use super::{NAME_MAX, is_room_name};
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::fmt;
 
-/// Any message of a client. Members it does not know are ignored.
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow, default, rename = "type")]
-    kind: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    payload: Option<Payload<'a>>,
-    #[serde(borrow, default)]
-    metadata: Option<&'a RawValue>,
+/// A JSON object of which some members are read, at most once each, and the others ignored. Unlike a
+/// derived struct it takes no array, and tells `null` from nothing where its member's type does.
+macro_rules! object {
+    ($(#[$doc:meta])* $vis:vis struct $name:ident { $($(#[$field_doc:meta])* $field_vis:vis $field:ident: $type:ty = $key:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Default)]
+        $vis struct $name<'a> { $($(#[$field_doc])* $field_vis $field: Option<$type>,)+ }
+
+        impl<'de: 'a, 'a> Deserialize<'de> for $name<'a> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Members;
+                impl<'de> Visitor<'de> for Members {
+                    type Value = $name<'de>;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("an object")
+                    }
+
+                    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                        let mut object = $name::default();
+                        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+                            match &*key {
+                                $($key if object.$field.is_some() => {
+                                    return Err(A::Error::duplicate_field($key));
+                                })+
+                                $($key => object.$field = Some(map.next_value()?),)+
+                                _ => {
+                                    map.next_value::<IgnoredAny>()?;
+                                }
+                            }
+                        }
+                        Ok(object)
+                    }
+                }
+                deserializer.deserialize_map(Members)
+            }
+        }
+    };
 }
 
-#[derive(Deserialize)]
-struct Metadata<'a> {
-    #[serde(borrow, default)]
-    message_id: Option<&'a RawValue>,
+object! {
+    /// Any message of a client.
+    struct Envelope {
+        kind: &'a RawValue = "type",
+        payload: Option<Payload<'a>> = "payload",
+        metadata: Option<Metadata<'a>> = "metadata",
+    }
 }
 
-/// The values of a payload, by the names that requests use.
-#[derive(Deserialize, Default)]
-pub struct Payload<'a> {
-    #[serde(borrow, default)]
-    token: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    room_id: Option<&'a RawValue>,
-    /// `message` of a `message`: any JSON.
-    #[serde(borrow, default)]
-    pub message: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    limit: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    after: Option<&'a RawValue>,
+object! {
+    struct Metadata {
+        message_id: &'a RawValue = "message_id",
+    }
+}
+
+object! {
+    /// The values of a payload, by the names that requests use.
+    pub struct Payload {
+        token: &'a RawValue = "token",
+        room_id: &'a RawValue = "room_id",
+        /// `message` of a `message`: any JSON.
+        pub message: &'a RawValue = "message",
+        limit: &'a RawValue = "limit",
+        after: &'a RawValue = "after",
+    }
 }
 
 /// A message of a client whose envelope is in order.
@@ -62,22 +97,18 @@ pub fn read(text: &str) -> Result<Request<'_>, Fault> {
     let fault = |message| Fault { message_id: None, message };
     let envelope: Envelope = serde_json::from_str(text).map_err(|e| {
         fault(match e.classify() {
-            serde_json::error::Category::Data => "the message must be an object, and \"payload\" too".into(),
+            serde_json::error::Category::Data => {
+                "the message, \"payload\" and \"metadata\" must be objects that name each member once".into()
+            }
             _ => Cow::Borrowed("the message is not valid JSON"),
         })
     })?;
-    let message_id = match envelope.metadata.map(|m| m.get()).filter(|m| *m != "null") {
-        None => None,
-        Some(text) => {
-            let metadata: Metadata =
-                serde_json::from_str(text).map_err(|_| fault("\"metadata\" must be an object".into()))?;
-            metadata.message_id.map(|id| name(id, "metadata.message_id")).transpose().map_err(fault)?
-        }
-    };
+    let message_id = envelope.metadata.flatten().and_then(|m| m.message_id).filter(|id| id.get() != "null");
+    let message_id = message_id.map(|id| name(id, "metadata.message_id")).transpose().map_err(fault)?;
     let with_id = |message| Fault { message_id: message_id.as_deref().map(str::to_owned), message };
     let Some(kind) = envelope.kind else { return Err(with_id("\"type\" is missing".into())) };
     let kind = string(kind, "type").map_err(with_id)?;
-    Ok(Request { kind, message_id, payload: envelope.payload.unwrap_or_default() })
+    Ok(Request { kind, message_id, payload: envelope.payload.flatten().unwrap_or_default() })
 }
 
 impl<'a> Payload<'a> {
@@ -119,15 +150,12 @@ impl<'a> Payload<'a> {
 }
 
 fn string<'a>(raw: &'a RawValue, field: &str) -> Result<Cow<'a, str>, Cow<'static, str>> {
-    #[derive(Deserialize)]
-    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
     let text = raw.get();
     if let Ok(plain) = serde_json::from_str::<&'a str>(text) {
         return Ok(Cow::Borrowed(plain));
     }
-    serde_json::from_str::<Text<'a>>(text)
-        .map(|t| t.0)
-        .map_err(|_| Cow::Owned(format!("\"{field}\" must be a string")))
+    // With escapes in it.
+    serde_json::from_str(text).map(Cow::Owned).map_err(|_| format!("\"{field}\" must be a string").into())
 }
 
 fn name<'a>(raw: &'a RawValue, field: &str) -> Result<Cow<'a, str>, Cow<'static, str>> {
@@ -162,11 +190,11 @@ mod tests {
     fn faults_name_the_field() {
         for (text, words) in [
             ("{", "not valid JSON"),
-            ("[]", "must be an object"),
+            ("[]", "must be objects"),
             ("{}", "\"type\" is missing"),
             (r#"{"type":5}"#, "\"type\" must be a string"),
-            (r#"{"type":"x","payload":[1]}"#, "\"payload\""),
-            (r#"{"type":"x","metadata":7}"#, "\"metadata\" must be an object"),
+            (r#"{"type":"x","payload":[]}"#, "\"payload\""),
+            (r#"{"type":"x","metadata":7}"#, "\"metadata\""),
             (r#"{"type":"x","metadata":{"message_id":7}}"#, "\"metadata.message_id\" must be a string"),
             (r#"{"type":"x","metadata":{"message_id":""}}"#, "1 to 128 bytes"),
         ] {

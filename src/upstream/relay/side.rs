@@ -22,6 +22,8 @@ pub(super) struct Side {
     pub paused: bool,
     /// The other side is to be pinged; the ping must stand between the frames of this one.
     pub ping_owed: bool,
+    /// Its next time may have come nearer.
+    pub nearer: bool,
 }
 
 /// What the sides of one relay have in common, for one turn.
@@ -70,7 +72,7 @@ pub(super) enum Halt {
 
 impl Side {
     pub(super) fn new(rules: Rules, times: Deadlines) -> Side {
-        Side { walker: Walker::new(rules), closed: false, times, paused: false, ping_owed: false }
+        Side { walker: Walker::new(rules), closed: false, times, paused: false, ping_owed: false, nearer: false }
     }
 
     /// Whether its Close has come.
@@ -138,7 +140,7 @@ impl Side {
         turn: &Turn<'_>,
         count: &mut impl FnMut(Count) -> Result<(), Duration>,
     ) -> Result<(), Halt> {
-        self.times.heard(turn.now);
+        self.nearer |= self.times.heard(turn.now);
         let mut at = 0;
         while let Some(piece) = self.walker.next(bytes, &mut at).map_err(Halt::Fault)? {
             match piece {
