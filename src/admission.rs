@@ -71,6 +71,12 @@ pub struct Admitted {
     pub upgrade: Upgrade,
     /// Where the request really came from.
     pub origin: forwarded::Client,
+    /// What is given back when the session ends.
+    pub permits: Permits,
+}
+
+/// The places that a session holds in the process, on its shard and among those of its address.
+pub struct Permits {
     _entrance: Rc<Entrance>,
     _ip: Option<IpPermit>,
 }
@@ -141,8 +147,7 @@ impl Gate {
             who,
             upgrade,
             origin,
-            _entrance: entrance.clone(),
-            _ip: ip,
+            permits: Permits { _entrance: entrance.clone(), _ip: ip },
         })
     }
 

@@ -137,7 +137,7 @@ impl Front {
         if let Some(protocol) = protocol {
             headers.insert(SEC_WEBSOCKET_PROTOCOL, protocol);
         }
-        let offers = asked.extensions.iter().filter_map(|v| v.to_str().ok());
+        let offers = asked.extensions.iter().map(String::as_str);
         let agreed = if admitted.route.limits.compression { deflate::negotiate(offers) } else { None };
         let deflate = agreed.is_some();
         if let Some(agreed) = agreed.and_then(|a| HeaderValue::try_from(a).ok()) {
@@ -178,7 +178,7 @@ impl Front {
         tokio::task::spawn_local(async move {
             let Some((stream, early)) = upgraded(upgrade).await else { return };
             let upgraded = Upgraded { wire: stream.into(), early, deflate, backend };
-            session::run(around, admitted, upgraded).await;
+            session::start(around, admitted, upgraded);
         });
         response
     }
@@ -205,5 +205,6 @@ async fn upgraded(upgrade: OnUpgrade) -> Option<(Stream, Vec<u8>)> {
     // The client has gone before the 101 was out.
     let upgraded = upgrade.await.ok()?;
     let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
-    Some((parts.io.into_inner(), parts.read_buf.into()))
+    // Copied: what `Bytes` turns into would keep the whole buffer of the head, also for no byte of it.
+    Some((parts.io.into_inner(), parts.read_buf.to_vec()))
 }

@@ -4,7 +4,7 @@
 //! counted, logged and, where the socket can still take it, sent.
 mod talk;
 
-use crate::admission::{Admitted, Gate, Who};
+use crate::admission::{Admitted, Gate, Permits, Who};
 use crate::close::{By, Close};
 use crate::config::{Route, Service};
 use crate::identity::Identity;
@@ -17,12 +17,14 @@ use crate::outbox::ending::linger;
 use crate::outbox::wire::Wire;
 use crate::rooms::Rooms;
 use crate::shard::{Seat, Shard};
-use crate::upstream::{Backend, Relay};
+use crate::upstream::{self, Backend, Relay};
 use crate::ws::frame::{Opcode, frame};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use talk::Talk;
+use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 /// What sessions of one shard use.
@@ -48,29 +50,25 @@ pub struct Upgraded {
     pub backend: Option<Backend>,
 }
 
-/// Runs a session until its socket is closed.
-pub async fn run(around: Surroundings, admitted: Admitted, upgraded: Upgraded) {
-    let started = Instant::now();
-    // What is left in `admitted` are its permits, which are held until the socket is closed.
-    let Admitted { route, rates, who, origin, .. } = admitted;
-    let peer = origin.ip;
-    let count = Counted::new(around.shard.clone(), route.service);
-    let seat = around.shard.seat(upgraded.wire);
-    let (client, ended) = match upgraded.backend {
-        Some(backend) => relay(&around, seat, &route, rates, who, upgraded.early, backend).await,
-        None => talk::run(&around, seat, &route, rates, who, upgraded.early, upgraded.deflate).await,
-    };
-    count.shard.metrics().closed(count.service, ended.close.by, &ended.close);
-    log(&route, &client, peer, started.elapsed(), &ended);
+/// Runs a session, as a task of its own, until its socket is closed. Echo and rooms, and the relay,
+/// are tasks of two types: an idle socket costs the memory of its own kind alone.
+pub fn start(around: Surroundings, admitted: Admitted, upgraded: Upgraded) {
+    let Upgraded { wire, early, deflate, backend } = upgraded;
+    let (record, who, rates) = Record::new(&around.shard, admitted);
+    let seat = around.shard.seat(wire);
+    match backend {
+        Some(backend) => {
+            let (client, relay) = relay(&around, seat, &record.route, rates, who, early, backend);
+            spawn_local(record.ends_relayed(client, relay));
+        }
+        None => {
+            let talk = Talk::new(around, seat, record.route.clone(), rates, who, early, deflate);
+            spawn_local(record.ends_talked(talk));
+        }
+    }
 }
 
-/// How a session ended, and what went through it.
-pub struct Outcome {
-    close: Close,
-    traffic: Traffic,
-}
-
-async fn relay(
+fn relay(
     around: &Surroundings,
     seat: Seat,
     route: &Arc<Route>,
@@ -78,7 +76,7 @@ async fn relay(
     who: Who,
     early: Vec<u8>,
     backend: Backend,
-) -> (Arc<str>, Outcome) {
+) -> (Arc<str>, impl Future<Output = upstream::Ended> + use<>) {
     let (identity, permit) = match who {
         Who::Client(identity, permit) => (identity, permit),
         // Admission makes visitors on rooms routes only.
@@ -88,8 +86,59 @@ async fn relay(
     deadlines.expire_at(expiry(around, route, &identity));
     let meter = Meter::new(permit, rates);
     let relay = Relay { seat, backend, early: early.into(), meter, route: route.clone(), deadlines };
-    let ended = relay.run().await;
-    (identity.client, Outcome { close: ended.close, traffic: ended.traffic })
+    (identity.client, relay.run())
+}
+
+/// What is written down of a session when it ends, and its permits until then.
+struct Record {
+    route: Arc<Route>,
+    peer: Option<IpAddr>,
+    started: Instant,
+    count: Counted,
+    /// Of what admission let in, only the permits are left.
+    _permits: Permits,
+}
+
+impl Record {
+    fn new(shard: &Rc<Shard>, admitted: Admitted) -> (Record, Who, Rates) {
+        let Admitted { route, rates, who, origin, permits, .. } = admitted;
+        let count = Counted::new(shard.clone(), route.service);
+        (Record { route, peer: origin.ip, started: Instant::now(), count, _permits: permits }, who, rates)
+    }
+
+    #[expect(clippy::manual_async_fn, reason = "the future of an `async fn` would hold its arguments twice")]
+    fn ends_talked(self, mut talk: Talk) -> impl Future<Output = ()> {
+        async move {
+            let close = talk.run().await;
+            let client = talk.client();
+            self.write(&client, &close, &talk.traffic());
+            end(&self.count.shard, talk.seat(), &close).await;
+        }
+    }
+
+    #[expect(clippy::manual_async_fn, reason = "the future of an `async fn` would hold its arguments twice")]
+    fn ends_relayed(self, client: Arc<str>, relay: impl Future<Output = upstream::Ended>) -> impl Future<Output = ()> {
+        async move {
+            let ended = relay.await;
+            self.write(&client, &ended.close, &ended.traffic);
+        }
+    }
+
+    fn write(&self, client: &str, close: &Close, traffic: &Traffic) {
+        self.count.shard.metrics().closed(self.count.service, close.by, close);
+        let peer = self.peer.map_or_else(|| "unix".to_owned(), |ip| ip.to_string());
+        session_ended(&Ended {
+            route: self.route.name(),
+            client,
+            peer: &peer,
+            duration: self.started.elapsed(),
+            close,
+            messages_in: traffic.messages_in,
+            messages_out: traffic.messages_out,
+            bytes_in: traffic.bytes_in,
+            bytes_out: traffic.bytes_out,
+        });
+    }
 }
 
 /// When a token ends a session: its `exp` plus the leeway.
@@ -113,22 +162,6 @@ async fn end(shard: &Shard, seat: &Seat, close: &Close) {
 pub async fn refuse(shard: &Rc<Shard>, wire: Wire, close: &Close) {
     let seat = shard.seat(wire);
     end(shard, &seat, close).await;
-}
-
-fn log(route: &Route, client: &str, peer: Option<IpAddr>, duration: Duration, ended: &Outcome) {
-    let peer = peer.map_or_else(|| "unix".to_owned(), |ip| ip.to_string());
-    let traffic = &ended.traffic;
-    session_ended(&Ended {
-        route: route.name(),
-        client,
-        peer: &peer,
-        duration,
-        close: &ended.close,
-        messages_in: traffic.messages_in,
-        messages_out: traffic.messages_out,
-        bytes_in: traffic.bytes_in,
-        bytes_out: traffic.bytes_out,
-    });
 }
 
 /// A session among the counters, also where it ends by a panic.

@@ -19,8 +19,8 @@ pub struct Upgrade {
     pub protocols: Vec<String>,
     /// Whether a token came among the subprotocols.
     pub token_pair: Option<String>,
-    /// Every `Sec-WebSocket-Extensions` value.
-    pub extensions: Vec<HeaderValue>,
+    /// Every `Sec-WebSocket-Extensions` value. Copied: a `HeaderValue` would keep the whole head in memory.
+    pub extensions: Vec<String>,
 }
 
 /// Headers that decide something here and may stand in a request once.
@@ -62,7 +62,7 @@ impl Upgrade {
             accept: HeaderValue::try_from(accept_key(key)).map_err(|_| bad("Sec-WebSocket-Key"))?,
             protocols: protocols.into_iter().map(str::to_owned).collect(),
             token_pair: pair.then(|| auth.subprotocol.clone()),
-            extensions: headers.get_all(SEC_WEBSOCKET_EXTENSIONS).iter().cloned().collect(),
+            extensions: texts(headers, &SEC_WEBSOCKET_EXTENSIONS).map(str::to_owned).collect(),
         })
     }
 
@@ -80,10 +80,13 @@ impl Upgrade {
     }
 }
 
+fn texts<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers.get_all(name).into_iter().filter_map(|v| v.to_str().ok())
+}
+
 /// Whether one of the header's lists names `token`, in any case.
 fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    let values = headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
-    values.flat_map(|v| v.split(',')).any(|t| t.trim().eq_ignore_ascii_case(token))
+    texts(headers, name).flat_map(|v| v.split(',')).any(|t| t.trim().eq_ignore_ascii_case(token))
 }
 
 /// 16 bytes in base64: 22 characters and `==`.

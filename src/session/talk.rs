@@ -1,6 +1,6 @@
 //! A session that the gateway itself talks with: echo and rooms. One task, woken by its socket, its
 //! timer, or an order of its shard.
-use super::{Outcome, Surroundings, end, expiry};
+use super::{Surroundings, expiry};
 use crate::admission::Who;
 use crate::close::{By, Close, Code};
 use crate::config::{OnExcess, Route, Service};
@@ -31,16 +31,23 @@ const FAR: Duration = Duration::from_secs(86_400);
 /// A client that is closed for a restart is asked to wait up to this long, so that not all come at once.
 const RESTART_WAIT_MS: std::ops::Range<u64> = 50..1000;
 
-struct Talk<'a> {
-    around: &'a Surroundings,
-    route: &'a Route,
-    seat: &'a Seat,
+/// The session's state. The bytes that it reads are another's, so that an event may borrow them.
+pub(super) struct Talk {
+    input: Input,
+    conversation: Conversation,
+}
+
+struct Conversation {
+    around: Surroundings,
+    route: Arc<Route>,
+    seat: Seat,
     meter: Meter,
     deadlines: Deadlines,
     /// A deadline may have come nearer.
     rearm: bool,
-    stage: Stage,
     deflate: bool,
+    stage: Stage,
+    client: Arc<str>,
     received: (u64, u64),
 }
 
@@ -58,61 +65,78 @@ struct Input {
     held: Vec<u8>,
 }
 
-/// Runs the session; the client's name, and how it ended. Everything of it is closed then.
-pub(super) async fn run(
-    around: &Surroundings,
-    seat: Seat,
-    route: &Route,
-    rates: Rates,
-    who: Who,
-    early: Vec<u8>,
-    deflate: bool,
-) -> (Arc<str>, Outcome) {
-    let now = Instant::now();
-    let rules = Rules { masking: Masking::Required, max_message_size: route.limits.max_message_size, rsv: Rsv::None };
-    let mut input = Input { reader: Reader::new(rules, deflate), held: early };
-    let mut talk = Talk {
-        around,
-        route,
-        seat: &seat,
-        meter: Meter::new(ClientPermit::alone(), rates),
-        deadlines: Deadlines::new(&route.limits, now),
-        rearm: false,
-        stage: Stage::Visitor,
-        deflate,
-        received: (0, 0),
-    };
-    let mut client: Arc<str> = "".into();
-    match who {
-        Who::Client(identity, permit) => {
-            client = identity.client.clone();
-            talk.become_client(identity, permit, None);
+impl Talk {
+    pub(super) fn new(
+        around: Surroundings,
+        seat: Seat,
+        route: Arc<Route>,
+        rates: Rates,
+        who: Who,
+        early: Vec<u8>,
+        deflate: bool,
+    ) -> Talk {
+        let now = Instant::now();
+        let max_message_size = route.limits.max_message_size;
+        let rules = Rules { masking: Masking::Required, max_message_size, rsv: Rsv::None };
+        let mut conversation = Conversation {
+            around,
+            seat,
+            meter: Meter::new(ClientPermit::alone(), rates),
+            deadlines: Deadlines::new(&route.limits, now),
+            rearm: false,
+            deflate,
+            stage: Stage::Visitor,
+            client: "".into(),
+            received: (0, 0),
+            route,
+        };
+        match who {
+            Who::Client(identity, permit) => conversation.become_client(identity, permit, None),
+            Who::Visitor => {
+                let wait = conversation.route.auth.message_timeout;
+                conversation.deadlines.auth_by(Some(now + wait));
+            }
         }
-        Who::Visitor => talk.deadlines.auth_by(Some(now + route.auth.message_timeout)),
+        Talk { input: Input { reader: Reader::new(rules, deflate), held: early }, conversation }
     }
-    let close = {
-        let mut timer = pin!(sleep_until(talk.deadlines.next().unwrap_or(now + FAR)));
-        poll_fn(|cx| talk.poll(cx, timer.as_mut(), &mut input)).await
-    };
-    if let Stage::Member(member) = &talk.stage {
-        client = member.identity().client;
-        if close.by == By::Gateway {
+
+    /// Runs the session until it ends. A member has left its rooms then, though its socket is still open.
+    pub(super) async fn run(&mut self) -> Close {
+        let Talk { input, conversation } = self;
+        let close = {
+            let mut timer = pin!(sleep_until(conversation.deadlines.next().unwrap_or_else(|| Instant::now() + FAR)));
+            poll_fn(|cx| conversation.poll(cx, timer.as_mut(), input)).await
+        };
+        if let Stage::Member(member) = std::mem::replace(&mut conversation.stage, Stage::Echo)
+            && close.by == By::Gateway
+        {
             member.say_goodbye(&close);
         }
+        close
     }
-    let (messages_in, bytes_in) = talk.received;
-    // A member leaves its rooms now, and not when its socket is closed at last.
-    drop((talk, input));
-    end(&around.shard, &seat, &close).await;
-    let (messages_out, bytes_out) = seat.handle.sent.get();
-    (client, Outcome { close, traffic: Traffic { messages_in, messages_out, bytes_in, bytes_out } })
+
+    /// The client's name; empty where it never said it.
+    pub(super) fn client(&self) -> Arc<str> {
+        self.conversation.client.clone()
+    }
+
+    pub(super) fn seat(&self) -> &Seat {
+        &self.conversation.seat
+    }
+
+    pub(super) fn traffic(&self) -> Traffic {
+        let (messages_in, bytes_in) = self.conversation.received;
+        let (messages_out, bytes_out) = self.conversation.seat.handle.sent.get();
+        Traffic { messages_in, messages_out, bytes_in, bytes_out }
+    }
 }
 
-impl Talk<'_> {
+impl Conversation {
     fn become_client(&mut self, identity: Identity, permit: ClientPermit, auth: Option<&Auth>) {
         self.meter.become_client(permit);
         self.deadlines.auth_by(None);
-        self.deadlines.expire_at(expiry(self.around, self.route, &identity));
+        self.deadlines.expire_at(expiry(&self.around, &self.route, &identity));
+        self.client = identity.client.clone();
         self.stage = match self.route.service {
             Service::Rooms => {
                 let (namespace, limits) = (self.route.namespace, &self.route.limits);
@@ -200,7 +224,7 @@ impl Talk<'_> {
             let mut held = std::mem::take(&mut input.held);
             return Poll::Ready(self.on_bytes(input, &mut held));
         }
-        let shard = &self.around.shard;
+        let shard = self.around.shard.clone();
         let scratch = &mut *shard.scratch.borrow_mut();
         let read = self.seat.handle.peer.borrow_mut().poll_read(cx, scratch);
         match read {
@@ -216,8 +240,8 @@ impl Talk<'_> {
     fn on_bytes(&mut self, input: &mut Input, bytes: &mut [u8]) -> Result<(), Close> {
         let now = Instant::now();
         self.rearm |= self.deadlines.heard(now);
-        let around = self.around;
-        let inflater = &mut *around.shard.inflater.borrow_mut();
+        let shard = self.around.shard.clone();
+        let inflater = &mut *shard.inflater.borrow_mut();
         let mut chunk = Chunk::new(bytes);
         loop {
             if !self.may_read() {
@@ -303,7 +327,7 @@ impl Talk<'_> {
         let judged = self.around.gate.verify(token);
         if let Stage::Member(member) = &self.stage {
             let judged = judged.map_err(|fault| fault.message());
-            let expires = judged.as_ref().ok().and_then(|identity| expiry(self.around, self.route, identity));
+            let expires = judged.as_ref().ok().and_then(|identity| expiry(&self.around, &self.route, identity));
             if member.refreshed(auth, judged) {
                 self.deadlines.expire_at(expires);
                 self.rearm = true;
@@ -311,7 +335,7 @@ impl Talk<'_> {
             return Ok(());
         }
         let identity = judged.map_err(|fault| Close::because(Code::AuthFailed, fault.message()))?;
-        let permit = self.around.gate.client_permit(self.route, &identity).map_err(Close::gateway)?;
+        let permit = self.around.gate.client_permit(&self.route, &identity).map_err(Close::gateway)?;
         self.become_client(identity, permit, Some(auth));
         self.rearm = true;
         Ok(())
