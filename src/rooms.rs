@@ -4,6 +4,7 @@
 //! alone knows the room's order; answers and deliveries come back to the shards that have members.
 //! Nothing here knows of HTTP, TLS or tokens: a member is made from an identity and its claims.
 pub mod broker;
+mod crowd;
 mod home;
 mod local;
 mod mail;

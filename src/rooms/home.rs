@@ -1,6 +1,7 @@
 //! The rooms whose home is this shard: requests come in, answers and deliveries go out.
 use super::Shared;
 use super::broker::{Broker, Event, Publication};
+use super::crowd::{CROWD, Crowds};
 use super::mail::{Answer, Ask, Frame, Mail, Position, Request, RoomKey, SessionRef, Ticket};
 use super::protocol::{Status, push};
 use super::room::{Change, Room};
@@ -23,6 +24,7 @@ pub(super) struct Home {
     broker: Box<dyn Broker>,
     publishing: HashMap<u64, Publishing>,
     next_ticket: u64,
+    crowds: Crowds,
 }
 
 /// A publish that the broker has yet to answer.
@@ -34,7 +36,15 @@ struct Publishing {
 
 impl Home {
     pub(super) fn new(shared: Shared, shard: Rc<Shard>, broker: Box<dyn Broker>) -> Home {
-        Home { shared, shard, rooms: HashMap::new(), broker, publishing: HashMap::new(), next_ticket: 0 }
+        Home {
+            shared,
+            shard,
+            rooms: HashMap::new(),
+            broker,
+            publishing: HashMap::new(),
+            next_ticket: 0,
+            crowds: Crowds::default(),
+        }
     }
 
     pub(super) fn request(&mut self, request: Request) {
@@ -57,11 +67,18 @@ impl Home {
         if room.position.is_none() { room.waiting.push(request) } else { self.serve(request) }
     }
 
-    /// Takes the broker's events until there are none.
+    /// Takes the broker's events until there are none, and tells crowded rooms what is due.
     pub(super) fn poll_broker(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut worked = false;
         while let Poll::Ready(event) = self.broker.poll_event(cx) {
             self.event(event);
+            worked = true;
+        }
+        if let Poll::Ready(crowded) = self.crowds.poll_due(cx) {
+            for (room, changes) in crowded {
+                let Some(count) = self.rooms.get(&room).map(Room::count) else { continue };
+                self.deliver(&room, &push::crowd_presence(&room.name, changes, count));
+            }
             worked = true;
         }
         if worked { Poll::Ready(()) } else { Poll::Pending }
@@ -190,7 +207,10 @@ impl Home {
     }
 
     fn presence(&mut self, key: &RoomKey, client: &str, status: Status) {
-        if self.shared.rules.presence {
+        let crowded = self.rooms.get(key).is_some_and(|room| room.count() > CROWD);
+        if self.shared.rules.presence && crowded {
+            self.crowds.note(key, status);
+        } else if self.shared.rules.presence {
             let text = push::presence(&key.name, client, status);
             self.deliver(key, &text);
         }

@@ -117,3 +117,30 @@ async fn presence_can_be_switched_off() {
     alice.join("a").await;
     sees_nothing(&mut watcher).await;
 }
+
+#[tokio::test]
+async fn a_crowded_room_is_told_numbers() {
+    let limits = "handshakes_per_second = 0\nconnections_per_ip = 0";
+    let gateway = Gateway::start(&rooms_with_limits(limits)).await;
+    let mut watcher = session(&gateway, "watcher").await;
+    watcher.join("a").await;
+    let mut others = Vec::new();
+    for i in 1..1003 {
+        let mut other = session(&gateway, &format!("c{i}")).await;
+        other.join("a").await;
+        others.push(other);
+    }
+    // The 1,000 that make the crowd are seen one by one, and the rest as numbers.
+    for _ in 1..1000 {
+        let push = watcher.expect("presence_update").await;
+        assert_eq!(push["payload"]["status"], "online", "{push}");
+    }
+    let mut joined = 0;
+    while joined < 3 {
+        let push = watcher.expect("presence_update").await;
+        let payload = &push["payload"];
+        assert_eq!((payload["room_id"].as_str(), payload["left"].as_u64()), (Some("a"), Some(0)), "{push}");
+        joined += payload["joined"].as_u64().unwrap();
+        assert_eq!(payload["count"].as_u64().unwrap(), 1000 + joined, "{push}");
+    }
+}

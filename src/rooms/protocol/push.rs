@@ -2,6 +2,7 @@
 use super::Status;
 use crate::close::{Close, Code};
 use crate::rooms::broker::Publication;
+use crate::rooms::crowd::Changes;
 use crate::rooms::mail::Position;
 use crate::rooms::room::Member;
 use jiff::Timestamp;
@@ -80,6 +81,13 @@ pub fn presence(room: &str, client: &str, status: Status) -> String {
     envelope("presence_update", &payload, None)
 }
 
+/// `presence_update` of a crowded room.
+pub fn crowd_presence(room: &str, changes: Changes, count: usize) -> String {
+    let Changes { joined, left } = changes;
+    let payload = format!(r#"{{"room_id":"{room}","joined":{joined},"left":{left},"count":{count}}}"#);
+    envelope("presence_update", &payload, None)
+}
+
 /// The payload of `room_members`.
 pub fn members(room: &str, page: &[Member], count: usize, more: bool) -> String {
     let mut text = format!(r#"{{"room_id":"{room}","members":["#);
@@ -155,6 +163,7 @@ mod tests {
         let close = Close::because(Code::RateLimit, "too \"fast\"").retry_after(Duration::from_millis(5));
         for text in [
             presence("r", "c\"", Status::Online),
+            crowd_presence("r", Changes { joined: 2, left: 1 }, 1001),
             envelope("room_members", &members("r", &[], 0, false), Some("x\"")),
             error(Code::RateLimit, "m", Some(Duration::from_micros(1)), Some("i")),
             disconnect(&close),
