@@ -119,7 +119,7 @@ impl Code {
         }
     }
 
-    /// The label in metrics.
+    /// The value of the label `code` in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Code::Normal => "normal",
@@ -145,7 +145,7 @@ impl Code {
         }
     }
 
-    /// What the client should do.
+    /// What the client should do. On the wire it shows as `retryable` and `reconnect` alone.
     pub fn advice(self) -> Advice {
         match self {
             Code::Normal | Code::RoomNotFound => Advice::Nothing,
@@ -204,7 +204,7 @@ pub struct Close {
     pub number: Option<u16>,
     /// Why, in words for the log; at most 123 bytes of it go on the wire.
     pub reason: String,
-    /// The wait that the client is told.
+    /// The wait that the client is told, in whole milliseconds: rounded down in the reason of a Close.
     pub retry_after: Option<Duration>,
 }
 
@@ -253,7 +253,7 @@ impl Close {
         payload
     }
 
-    /// The code, where it is one of the gateway's own table.
+    /// The code, where [`Code::ALL`] has the number; `None` for other numbers of peers, and where there is none.
     pub fn code(&self) -> Option<Code> {
         Code::ALL.into_iter().find(|c| Some(c.number()) == self.number)
     }

@@ -42,7 +42,7 @@ pub struct Config {
 pub struct Server {
     /// Worker threads, at least 1 (0 in the file has become the number of cores).
     pub shards: usize,
-    /// Connections of the whole process.
+    /// Most connections of the whole process.
     pub max_connections: usize,
     /// The window over which closes are spread when the gateway stops.
     pub drain: Duration,
@@ -145,7 +145,7 @@ pub struct Auth {
     pub issuer: Option<String>,
     /// The `aud` of which a token must carry one; empty: not looked at.
     pub audience: Vec<String>,
-    /// Tolerance for clocks.
+    /// Tolerance for clocks, at `nbf` and `exp`.
     pub leeway: Duration,
     /// The claim that names the client.
     pub client_id: String,
@@ -191,7 +191,7 @@ pub struct RouteAuth {
     pub required: bool,
     /// Where it is looked for, in this order. What `[auth]` says is skipped is already left out.
     pub sources: Vec<TokenSource>,
-    /// Time for the `auth` message.
+    /// Time for the `auth` message, from the start of the session.
     pub message_timeout: Duration,
     /// Whether a socket is closed when its token expires.
     pub close_on_expiry: bool,
@@ -220,9 +220,9 @@ pub struct IpLimits {
 /// The limits of a route.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Bytes of one whole message; `u64::MAX`: no limit.
+    /// Payload bytes of one whole message, inflated (on a proxy route as on the wire); `u64::MAX`: no limit.
     pub max_message_size: u64,
-    /// Messages a second; `None`: no limit.
+    /// Messages, control frames and empty fragments a second; `None`: no limit.
     pub messages_per_second: Option<u32>,
     /// Burst of messages, at least 1.
     pub message_burst: u32,
@@ -235,11 +235,11 @@ pub struct Limits {
     pub connections_per_client: Option<u32>,
     /// Longest time without a message either way; `None`: no limit.
     pub idle_timeout: Option<Duration>,
-    /// Time between the gateway's own pings; `None`: it sends none.
+    /// How long a peer is silent until the gateway pings it; `None`: it sends none.
     pub ping_interval: Option<Duration>,
-    /// Time within which a ping must be answered; `None`: no limit.
+    /// Time within which anything must come after a ping; `None`: no limit.
     pub pong_timeout: Option<Duration>,
-    /// Unsent bytes queued for one peer; `usize::MAX`: no limit.
+    /// Bytes that may wait for one peer; `usize::MAX`: no limit (echo and the relay have bounds of their own).
     pub max_backlog: usize,
     /// Whether permessage-deflate is offered (rooms and echo).
     pub compression: bool,
@@ -324,7 +324,7 @@ pub struct Upstream {
     pub name: String,
     /// Servers, at least one.
     pub servers: Vec<Backend>,
-    /// Time for a TCP connect.
+    /// Time for the name look-up and the TCP connect, for each server that is tried.
     pub connect_timeout: Duration,
     /// How many other servers are tried when a connection cannot be made.
     pub retries: u32,
@@ -346,11 +346,11 @@ pub struct Backend {
 /// `[rooms]`.
 #[derive(Debug, Clone)]
 pub struct Rooms {
-    /// Clients in one room.
+    /// Most clients in one room.
     pub max_members: usize,
-    /// Rooms that one client's session may be in.
+    /// Most rooms that one session may be in.
     pub max_rooms_per_client: usize,
-    /// Rooms in the process.
+    /// Most rooms in the process.
     pub max_rooms: usize,
     /// Whether any client may send to all (`false`: only one whose token says `broadcast: true`).
     pub broadcast_to_all: bool,

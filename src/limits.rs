@@ -90,7 +90,8 @@ pub struct IpPermit(Arc<Limiter>, IpKey);
 pub struct ClientPermit(Arc<Client>);
 
 impl Limiter {
-    /// `connections_max` bounds the process; the tables hold at most a small multiple of it.
+    /// `connections_max` bounds the process; each of the two tables holds at most twice as many entries, and
+    /// 65,536 more.
     pub fn new(connections_max: usize, ip_limits: IpLimits) -> Arc<Limiter> {
         let entries_max = connections_max.saturating_mul(2).saturating_add(65_536);
         Arc::new(Limiter {
@@ -104,6 +105,9 @@ impl Limiter {
     }
 
     /// A place in the process.
+    ///
+    /// # Errors
+    /// [`Denied::ProcessFull`].
     pub fn enter(self: &Arc<Self>) -> Result<ProcessPermit, Denied> {
         let taken = self.connections.fetch_add(1, Relaxed);
         let permit = ProcessPermit(self.clone());
@@ -111,6 +115,9 @@ impl Limiter {
     }
 
     /// A place among the connections of `ip`.
+    ///
+    /// # Errors
+    /// [`Denied::IpConnections`], also where the table of addresses is full.
     pub fn enter_ip(self: &Arc<Self>, ip: IpAddr) -> Result<IpPermit, Denied> {
         let key = IpKey::from(ip);
         let mut ips = lock(&self.ips);
@@ -122,7 +129,10 @@ impl Limiter {
         Ok(IpPermit(self.clone(), key))
     }
 
-    /// Counts a handshake of `ip`.
+    /// Counts a handshake of `ip`; one that is denied is not counted.
+    ///
+    /// # Errors
+    /// [`Denied::HandshakeRate`], also where the table of addresses is full: then the wait is 1 s.
     pub fn handshake(&self, ip: IpAddr) -> Result<(), Denied> {
         let Some(rate) = &self.ip_rate else { return Ok(()) };
         let now = nanos(Instant::now());
@@ -131,7 +141,11 @@ impl Limiter {
         address.handshakes.take(rate, 1, now).map_err(Denied::HandshakeRate)
     }
 
-    /// A socket for `client` on the route with this index.
+    /// A socket for `client` on the route with this index ([`crate::config::Route::index`]). `max`: sockets that
+    /// the client may have there; `None`: no limit.
+    ///
+    /// # Errors
+    /// [`Denied::ClientConnections`], also where the table of clients is full.
     pub fn enter_client(&self, route: usize, client: &Arc<str>, max: Option<u32>) -> Result<ClientPermit, Denied> {
         let mut clients = lock(&self.clients);
         let found = clients
@@ -144,7 +158,8 @@ impl Limiter {
         Ok(ClientPermit(found.clone()))
     }
 
-    /// Forgets addresses and clients that hold nothing any more. Called now and then.
+    /// Forgets addresses and clients that hold nothing any more: no permit, and full buckets. Looks at every entry;
+    /// called now and then.
     pub fn sweep(&self) {
         let now = nanos(Instant::now());
         lock(&self.ips).sweep(now);
@@ -156,7 +171,7 @@ impl Limiter {
         self.connections.load(Relaxed)
     }
 
-    /// Entries of the tables of addresses and clients, for metrics and tests.
+    /// Entries of the tables of addresses and clients, for tests.
     pub fn entries(&self) -> (usize, usize) {
         (lock(&self.ips).len(), lock(&self.clients).len())
     }
@@ -176,12 +191,12 @@ impl ClientPermit {
         ClientPermit(Arc::new(client))
     }
 
-    /// The bucket of messages.
+    /// The bucket of messages, shared by all sockets of the client on the route.
     pub fn messages(&self) -> &Bucket {
         &self.0.messages
     }
 
-    /// The bucket of bytes.
+    /// The bucket of payload bytes, shared likewise.
     pub fn bytes(&self) -> &Bucket {
         &self.0.bytes
     }

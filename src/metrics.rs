@@ -143,7 +143,7 @@ impl ShardMetrics {
         self.sessions[service as usize].subtract(1);
     }
 
-    /// A connection's first request, or the lack of one.
+    /// How a handshake ended: each request of a connection, or the lack of one.
     pub fn handshake(&self, outcome: Handshake) {
         self.handshakes[outcome as usize].fetch_add(1, Relaxed);
     }
@@ -170,7 +170,7 @@ impl ShardMetrics {
         self.messages[service as usize][direction as usize].fetch_add(n, Relaxed);
     }
 
-    /// Bytes of payload, as on the wire.
+    /// Bytes of payload: of rooms and echo as inflated, of a relay as on the wire.
     pub fn bytes(&self, service: ServiceLabel, direction: Direction, n: u64) {
         self.bytes[service as usize][direction as usize].fetch_add(n, Relaxed);
     }
@@ -180,7 +180,7 @@ impl ShardMetrics {
         self.panics.fetch_add(1, Relaxed);
     }
 
-    /// Accepting stopped for a while: no descriptors, or no place.
+    /// Accepting stopped for a while, for want of descriptors or memory.
     pub fn accept_paused(&self) {
         self.accept_pauses.fetch_add(1, Relaxed);
     }

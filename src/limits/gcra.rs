@@ -12,7 +12,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// `per_second` units a second, at least 1; a burst of `burst` units.
+    /// `per_second` units a second and a burst of `burst` units; 0 counts as 1 in both.
     pub fn new(per_second: u64, burst: u64) -> Rate {
         let nanos_per_unit = 1e9 / per_second.max(1) as f64;
         Rate { nanos_per_unit, burst_nanos: (burst.max(1) as f64 * nanos_per_unit).ceil() as u64 }
@@ -26,8 +26,10 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// Takes `units` at time `now` (as by [`nanos`]), or says how long until they are there. What
-    /// is larger than the whole burst is never there.
+    /// Takes `units` at time `now` (as by [`nanos`]): all of them or none.
+    ///
+    /// # Errors
+    /// How long until they are there. What is larger than the whole burst is never there.
     pub fn take(&self, rate: &Rate, units: u64, now: u64) -> Result<(), Duration> {
         let cost = (units as f64 * rate.nanos_per_unit) as u64;
         let mut full_at = self.full_at.load(Relaxed);
@@ -44,13 +46,13 @@ impl Bucket {
         }
     }
 
-    /// Whether something was taken that has not come back yet.
+    /// Whether something was taken that has not come back by `now` (as by [`nanos`]).
     pub fn busy(&self, now: u64) -> bool {
         self.full_at.load(Relaxed) > now
     }
 }
 
-/// Nanoseconds since the first call in this process.
+/// `now` in nanoseconds since the first call in this process, and one second: never 0.
 pub fn nanos(now: Instant) -> u64 {
     static START: OnceLock<std::time::Instant> = OnceLock::new();
     // One second of head start, so that 0 is always in the past.

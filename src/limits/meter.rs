@@ -13,7 +13,7 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// From the route's limits.
+    /// From the route's limits. The burst of bytes is one second's worth, or `max_message_size` where that is larger.
     pub fn new(limits: &Limits) -> Rates {
         let burst_bytes = |per_second: u64| match limits.max_message_size {
             u64::MAX => per_second,
@@ -56,7 +56,10 @@ impl Meter {
         self.permit = permit;
     }
 
-    /// Charges messages and payload bytes; the longer of the waits where one is not there.
+    /// Charges messages and payload bytes.
+    ///
+    /// # Errors
+    /// How long until the messages are there, else until the bytes are; then the messages are charged all the same.
     pub fn charge(&self, messages: u64, bytes: u64, now: Instant) -> Result<(), Duration> {
         let now = nanos(now);
         if messages > 0

@@ -125,7 +125,8 @@ impl Deflater {
         Deflater::default()
     }
 
-    /// A whole unmasked frame with RSV1; `None` where it would not be smaller than the plain one.
+    /// A whole unmasked frame with RSV1; `None` where it would not be smaller than the plain one, or the compressor
+    /// failed: then the plain one is to be sent.
     pub fn frame(&mut self, opcode: Opcode, payload: &[u8]) -> Option<Bytes> {
         self.output.clear();
         if self.output.capacity() > SCRATCH_BYTES_MAX {

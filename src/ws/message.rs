@@ -128,7 +128,7 @@ impl Reader {
         }))
     }
 
-    /// Payload bytes seen since the last call, as on the wire, of data and control frames.
+    /// Payload bytes seen since the last call, deflated as on the wire, of data and control frames.
     pub fn take_payload_bytes(&mut self) -> u64 {
         std::mem::take(&mut self.payload_bytes)
     }
