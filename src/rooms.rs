@@ -49,6 +49,8 @@ pub struct Rooms {
     home: RefCell<Home>,
 }
 
+/// Mail taken out of the mailbox at once.
+const MAIL_PER_BATCH: usize = 256;
 /// How long the loop handles mail before other tasks have their turn.
 const SLICE: Duration = Duration::from_millis(1);
 
@@ -85,23 +87,25 @@ impl Rooms {
 
     /// Handles mail and the broker's events, in slices. Ends when every sender is gone.
     pub async fn run(self: Rc<Self>, mut inbox: Inbox) {
-        let mut batch = Vec::new();
+        // Backwards: the next mail is at the end.
+        let mut batch: Vec<Mail> = Vec::new();
         poll_fn(|cx| {
             let started = Instant::now();
             loop {
-                let got = inbox.0.poll_recv_many(cx, &mut batch, 256);
-                for mail in batch.drain(..) {
+                while let Some(mail) = batch.pop() {
                     self.handle(mail);
+                    // One delivery may be to thousands of members.
+                    if started.elapsed() > SLICE {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                 }
                 let settled = self.home.borrow_mut().poll_broker(cx).is_pending();
-                match got {
+                match inbox.0.poll_recv_many(cx, &mut batch, MAIL_PER_BATCH) {
                     Poll::Ready(0) => return Poll::Ready(()),
+                    Poll::Ready(_) => batch.reverse(),
                     Poll::Pending if settled => return Poll::Pending,
-                    _ => (),
-                }
-                if started.elapsed() > SLICE {
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
+                    Poll::Pending => (),
                 }
             }
         })
