@@ -239,7 +239,7 @@ impl Close {
     /// that must not go on the wire.
     pub fn payload(&self) -> Vec<u8> {
         let Some(number) = self.number.filter(|n| !matches!(n, 1005 | 1006 | 1015)) else { return Vec::new() };
-        let wait = self.retry_after.map(|w| format!(" (retry_after_ms={})", w.as_millis())).unwrap_or_default();
+        let wait = self.retry_after.map(|w| format!(" (retry_after_ms={})", whole_ms(w))).unwrap_or_default();
         let mut room = 123 - wait.len();
         if self.reason.len() < room {
             room = self.reason.len();
@@ -256,5 +256,39 @@ impl Close {
     /// The code, where [`Code::ALL`] has the number; `None` for other numbers of peers, and where there is none.
     pub fn code(&self) -> Option<Code> {
         Code::ALL.into_iter().find(|c| Some(c.number()) == self.number)
+    }
+}
+
+/// A wait as it is told: rounded up, so that who waits exactly so long does not come too early.
+pub fn whole_ms(wait: Duration) -> u128 {
+    wait.as_nanos().div_ceil(1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_fits_a_control_frame_and_ends_with_the_wait() {
+        let close = Close::because(Code::RateLimit, "ä".repeat(100)).retry_after(Duration::from_micros(12_001));
+        let payload = close.payload();
+        assert!(payload.len() <= 125);
+        let reason = std::str::from_utf8(&payload[2..]).unwrap_or_default();
+        assert!(reason.ends_with("ä (retry_after_ms=13)"), "{reason}");
+    }
+
+    #[test]
+    fn numbers_that_stand_for_no_code_stay_off_the_wire() {
+        for number in [1005, 1006, 1015] {
+            assert!(Close::from_peer(By::Client, Some(number), "x").payload().is_empty());
+        }
+    }
+
+    #[test]
+    fn every_code_stands_in_the_table_once() {
+        for code in Code::ALL {
+            assert_eq!(Code::ALL.iter().filter(|c| c.number() == code.number()).count(), 1);
+            assert_eq!(Code::ALL.iter().filter(|c| c.label() == code.label()).count(), 1);
+        }
     }
 }

@@ -117,9 +117,9 @@ pub struct Ended<'a> {
     pub messages_in: u64,
     /// Whole messages to the client.
     pub messages_out: u64,
-    /// Payload bytes from the client, as on the wire.
+    /// Payload bytes from the client; of rooms and echo before compression, of a relay as on the wire.
     pub bytes_in: u64,
-    /// Payload bytes to the client, as on the wire.
+    /// Payload bytes to the client, counted likewise.
     pub bytes_out: u64,
 }
 

@@ -90,7 +90,6 @@ pub struct ShardMetrics {
     messages: [[AtomicU64; Direction::COUNT]; ServiceLabel::COUNT],
     bytes: [[AtomicU64; Direction::COUNT]; ServiceLabel::COUNT],
     deliveries: AtomicU64,
-    backlog_bytes: Gauge,
     connections: Gauge,
     sessions: [Gauge; ServiceLabel::COUNT],
     rooms: Gauge,
@@ -208,16 +207,6 @@ impl ShardMetrics {
     /// A message of a room was put into the outboxes of `n` members.
     pub fn delivered(&self, n: u64) {
         self.deliveries.fetch_add(n, Relaxed);
-    }
-
-    /// `n` bytes could not be written at once and wait in an outbox.
-    pub fn backlog_grew(&self, n: u64) {
-        self.backlog_bytes.add(n);
-    }
-
-    /// `n` waiting bytes were written or thrown away.
-    pub fn backlog_shrank(&self, n: u64) {
-        self.backlog_bytes.subtract(n);
     }
 
     /// A timer of the shard fired `late` after its time: how long everything else there waited.

@@ -42,7 +42,11 @@ impl Blocks {
         type Pick = fn(&ShardMetrics) -> &[[AtomicU64; Direction::COUNT]; ServiceLabel::COUNT];
         let families: [(&str, &str, Pick); 2] = [
             ("wsgate_messages", "WebSocket messages, from clients (in) and to them (out)", |s| &s.messages),
-            ("wsgate_bytes", "Payload bytes as on the wire, from clients (in) and to them (out)", |s| &s.bytes),
+            (
+                "wsgate_bytes",
+                "Payload bytes, of rooms and echo before compression, from clients (in) and to them (out)",
+                |s| &s.bytes,
+            ),
         ];
         for (name, help, pick) in families {
             let mut family = out.encode_descriptor(name, help, None, MetricType::Counter)?;
@@ -88,14 +92,13 @@ impl Blocks {
         gauge(out, "wsgate_room_members", "Sessions in rooms, summed over the rooms", self.level(|s| &s.room_members))?;
         let deliveries = self.sum(|s| &s.deliveries);
         counter(out, "wsgate_deliveries", "Room messages put into outboxes of members", deliveries)?;
-        let backlog = self.level(|s| &s.backlog_bytes);
-        gauge(out, "wsgate_backlog_bytes", "Bytes that wait in outboxes for slow peers", backlog)
+        Ok(())
     }
 
     fn shards(&self, out: &mut DescriptorEncoder) -> Result {
         counter(out, "wsgate_session_panics", "Sessions ended by a panic: a bug", self.sum(|s| &s.panics))?;
         let pauses = self.sum(|s| &s.accept_pauses);
-        counter(out, "wsgate_accept_pauses", "Times that accepting stopped for want of descriptors or places", pauses)?;
+        counter(out, "wsgate_accept_pauses", "Times that accepting stopped for want of descriptors", pauses)?;
         let bounds = LAG_BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> =
             bounds.enumerate().map(|(i, le)| (le, self.sum(|s| &s.loop_lag.buckets[i]))).collect();

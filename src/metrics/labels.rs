@@ -29,8 +29,6 @@ labels! {
         Accepted = "accepted",
         /// A check of admission said no; [`Refused`] counts the reason.
         Refused = "refused",
-        /// An ordinary HTTP request, no upgrade.
-        Ordinary = "ordinary",
         /// TLS could not be agreed on, or what came was not TLS.
         TlsFailed = "tls_failed",
         /// The TLS handshake was not done within `header_timeout`.
@@ -41,8 +39,6 @@ labels! {
         Malformed = "malformed",
         /// The peer went away before its request head was complete.
         Disconnected = "disconnected",
-        /// The PROXY header was missing or bad.
-        ProxyHeader = "proxy_header",
     }
 }
 
@@ -77,8 +73,6 @@ labels! {
         Upstream = "upstream",
         /// The backend itself refused the upgrade; its answer was passed on.
         Backend = "backend",
-        /// The client is banned (4009).
-        Banned = "banned",
         /// The gateway is stopping.
         Draining = "draining",
     }

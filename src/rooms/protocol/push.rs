@@ -1,6 +1,6 @@
 //! What clients are sent: text that is put together once.
 use super::Status;
-use crate::close::{Close, Code};
+use crate::close::{Close, Code, whole_ms};
 use crate::rooms::broker::Publication;
 use crate::rooms::crowd::Changes;
 use crate::rooms::mail::Position;
@@ -140,8 +140,7 @@ pub fn removed(room: &str, code: Code) -> String {
 }
 
 fn retry_after(wait: Option<Duration>) -> String {
-    // Rounded up: a client that waits exactly so long must not come too early.
-    wait.map(|w| format!(r#","retry_after_ms":{}"#, w.as_nanos().div_ceil(1_000_000))).unwrap_or_default()
+    wait.map(|w| format!(r#","retry_after_ms":{}"#, whole_ms(w))).unwrap_or_default()
 }
 
 #[cfg(test)]
