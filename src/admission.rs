@@ -153,13 +153,19 @@ impl Gate {
 
     fn count_address(&self, entrance: &Entrance, origin: &forwarded::Client) -> Result<Option<IpPermit>, Refusal> {
         let Some(ip) = origin.ip else { return Ok(None) };
-        if entrance.knock.trusted {
+        let Knock { listener, trusted, .. } = entrance.knock;
+        if trusted {
+            // The proxy itself is exempt: it asks for its own, or has not said for whom.
+            if forwarded::is_trusted(Some(ip), &self.config.listeners[listener].trusted_proxies) {
+                return Ok(None);
+            }
             let permit = self.limiter.enter_ip(ip).map_err(Refusal::denied)?;
             self.limiter.handshake(ip).map_err(Refusal::denied)?;
             return Ok(Some(permit));
         }
         if !entrance.counted.replace(false) {
-            self.limiter.handshake(ip).map_err(Refusal::denied)?;
+            // Whoever is too fast knocks anew, where nothing is read before the count.
+            self.limiter.handshake(ip).map_err(|denied| Refusal::denied(denied).last())?;
         }
         Ok(None)
     }

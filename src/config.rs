@@ -4,6 +4,7 @@
 //! [`Config`], in which nothing is left to check: addresses are parsed, routes name services that
 //! exist, secrets have been read.
 pub mod file;
+pub mod filter;
 pub mod keys;
 pub mod secret;
 

@@ -21,11 +21,13 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// The largest request head, in bytes; beyond it hyper answers 431.
 const HEAD_MAX: usize = 16 * 1024;
@@ -40,6 +42,44 @@ pub struct Front {
     pub upstreams: Arc<Upstreams>,
     /// Whether the gateway stops: nothing more is let in.
     pub draining: Arc<AtomicBool>,
+    /// Requests that are being judged, or were let in and are no session yet.
+    pub opening: Opening,
+}
+
+/// How many are on their way to become sessions: a shard that stops waits for them too.
+#[derive(Clone, Default)]
+pub struct Opening(Rc<(Cell<usize>, Notify)>);
+
+/// One of them, until it is dropped.
+struct Opens(Opening);
+
+impl Opening {
+    fn enter(&self) -> Opens {
+        self.0.0.set(self.0.0.get() + 1);
+        Opens(self.clone())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.0.get() == 0
+    }
+
+    /// Returns when there are none.
+    pub async fn emptied(&self) {
+        while !self.is_empty() {
+            self.0.1.notified().await;
+        }
+    }
+}
+
+impl Drop for Opens {
+    fn drop(&mut self) {
+        let Opening(shared) = &self.0;
+        shared.0.set(shared.0.get() - 1);
+        if shared.0.get() == 0 {
+            shared.1.notify_one();
+        }
+    }
 }
 
 type Body = Either<Full<Bytes>, Incoming>;
@@ -47,9 +87,11 @@ type Body = Either<Full<Bytes>, Incoming>;
 /// Serves the requests of one connection. `head_timeout` is what is left for the first head, and
 /// what every later one has.
 pub async fn serve(front: Rc<Front>, stream: Stream, entrance: Rc<Entrance>, head_timeout: Duration) {
+    let asked = Rc::new(Cell::new(false));
     let service = service_fn({
-        let front = front.clone();
+        let (front, asked) = (front.clone(), asked.clone());
         move |request| {
+            asked.set(true);
             let (front, entrance) = (front.clone(), entrance.clone());
             async move { Ok::<_, Infallible>(front.answer(&entrance, request).await) }
         }
@@ -60,12 +102,13 @@ pub async fn serve(front: Rc<Front>, stream: Stream, entrance: Rc<Entrance>, hea
         .max_buf_size(HEAD_MAX)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    if let Err(error) = connection.await {
-        let outcome = match () {
-            () if error.is_timeout() => Handshake::HeadTimeout,
-            () if error.is_parse() => Handshake::Malformed,
-            () => Handshake::Disconnected,
-        };
+    let outcome = match connection.await {
+        Err(error) if error.is_timeout() => Handshake::HeadTimeout,
+        Err(error) if error.is_parse() => Handshake::Malformed,
+        Err(_) | Ok(()) => Handshake::Disconnected,
+    };
+    // A request has an outcome of its own; how its connection ends later is none.
+    if !asked.get() {
         front.around.shard.metrics().handshake(outcome);
     }
 }
@@ -74,9 +117,9 @@ impl Front {
     async fn answer(&self, entrance: &Rc<Entrance>, request: Request<Incoming>) -> Response<Body> {
         let (head, body) = request.into_parts();
         if self.draining.load(Relaxed) {
-            let full = Refusal::plain(StatusCode::SERVICE_UNAVAILABLE, Refused::Draining, "the gateway is stopping");
-            return self.refuse(entrance, &full, None);
+            return self.refuse(entrance, &Refusal::draining(), None);
         }
+        let opens = self.opening.enter();
         let admitted = match self.around.gate.admit(entrance, &head) {
             Ok(admitted) => admitted,
             Err(refusal) => {
@@ -90,8 +133,8 @@ impl Front {
         };
         let upgrade = hyper::upgrade::on(Request::from_parts(head, body));
         match opened {
-            None => self.host(admitted, upgrade),
-            Some(Ok(backend)) => self.relay(admitted, backend, upgrade),
+            None => self.host(admitted, upgrade, opens),
+            Some(Ok(backend)) => self.relay(admitted, backend, upgrade, opens),
             Some(Err(Unopened::Answer(answer))) => {
                 self.around.shard.metrics().refused(Refused::Backend);
                 self.around.shard.metrics().handshake(Handshake::Refused);
@@ -127,7 +170,7 @@ impl Front {
     }
 
     /// A session that the gateway itself talks with.
-    fn host(&self, admitted: Admitted, upgrade: OnUpgrade) -> Response<Body> {
+    fn host(&self, admitted: Admitted, upgrade: OnUpgrade, opens: Opens) -> Response<Body> {
         let asked = &admitted.upgrade;
         let mut headers = HeaderMap::new();
         let protocol = match admitted.route.service {
@@ -143,11 +186,11 @@ impl Front {
         if let Some(agreed) = agreed.and_then(|a| HeaderValue::try_from(a).ok()) {
             headers.insert(SEC_WEBSOCKET_EXTENSIONS, agreed);
         }
-        self.accept(admitted, headers, upgrade, deflate, None)
+        self.accept(admitted, headers, (upgrade, opens), deflate, None)
     }
 
     /// A session with a backend that has answered 101.
-    fn relay(&self, admitted: Admitted, mut backend: Backend, upgrade: OnUpgrade) -> Response<Body> {
+    fn relay(&self, admitted: Admitted, mut backend: Backend, upgrade: OnUpgrade, opens: Opens) -> Response<Body> {
         let mut headers = std::mem::take(&mut backend.headers);
         if !headers.contains_key(SEC_WEBSOCKET_PROTOCOL)
             && let Some(pair) = admitted.upgrade.protocol("")
@@ -155,14 +198,14 @@ impl Front {
             // Browsers insist on an answer to what they offered.
             headers.insert(SEC_WEBSOCKET_PROTOCOL, pair);
         }
-        self.accept(admitted, headers, upgrade, false, Some(backend))
+        self.accept(admitted, headers, (upgrade, opens), false, Some(backend))
     }
 
     fn accept(
         &self,
         admitted: Admitted,
         headers: HeaderMap,
-        upgrade: OnUpgrade,
+        (upgrade, opens): (OnUpgrade, Opens),
         deflate: bool,
         backend: Option<Backend>,
     ) -> Response<Body> {
@@ -179,6 +222,7 @@ impl Front {
             let Some((stream, early)) = upgraded(upgrade).await else { return };
             let upgraded = Upgraded { wire: stream.into(), early, deflate, backend };
             session::start(around, admitted, upgraded);
+            drop(opens);
         });
         response
     }
@@ -189,11 +233,11 @@ impl Front {
         metrics.handshake(Handshake::Refused);
         tracing::debug!(target: "wsgate::admission", reason = refusal.reason.label(), "refused");
         if let (Some(close), Some(upgrade)) = (refusal.close(), upgrade) {
-            let (shard, entrance) = (self.around.shard.clone(), entrance.clone());
+            let (shard, entrance, opens) = (self.around.shard.clone(), entrance.clone(), self.opening.enter());
             tokio::task::spawn_local(async move {
                 let Some((stream, _)) = upgraded(upgrade).await else { return };
                 session::refuse(&shard, stream.into(), &close).await;
-                drop(entrance);
+                drop((entrance, opens));
             });
         }
         refusal.response().map(Either::Left)

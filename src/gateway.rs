@@ -48,7 +48,10 @@ pub fn run(config: Config, program: &str) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|e| format!("cannot start the runtime: {e}"))?;
-    runtime.block_on(serve(Arc::new(config), program))
+    let served = runtime.block_on(serve(Arc::new(config), program));
+    // A reload whose disk hangs must not hold up the end.
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve(config: Arc<Config>, program: &str) -> Result<(), String> {
@@ -76,17 +79,16 @@ async fn serve(config: Arc<Config>, program: &str) -> Result<(), String> {
     banner::print(&config, &addresses, program);
     notifier.ready("serving");
     loop {
-        let sign = tokio::select! {
-            sign = signals.next() => sign,
+        tokio::select! {
+            () = signals.stop.next() => break,
+            _ = signals.reload.recv() => (),
             died = shards.next_end() => return Err(died),
-        };
-        match sign {
-            Sign::Stop => break,
-            Sign::Reload => {
-                notifier.reloading();
-                parts.reload().await;
-                notifier.ready("serving");
-            }
+        }
+        notifier.reloading();
+        tokio::select! {
+            () = parts.reload() => notifier.ready("serving"),
+            () = signals.stop.next() => break,
+            died = shards.next_end() => return Err(died),
         }
     }
     tracing::info!(window_s = config.server.drain.as_secs_f64(), "stopping");
@@ -94,53 +96,49 @@ async fn serve(config: Arc<Config>, program: &str) -> Result<(), String> {
     parts.health.set_draining();
     parts.draining.store(true, Relaxed);
     accepting.abort_all();
-    for intake in &intakes {
-        intake.drain(config.server.drain).await;
+    for intake in intakes {
+        // Each for itself: a stuck shard whose queue is full must not keep the others from hearing it.
+        let window = config.server.drain;
+        serving.spawn(async move { intake.drain(window).await });
     }
     tokio::select! {
         ended = timeout(config.server.drain + GRACE, shards.all_ended()) => match ended {
             Ok(()) => tracing::info!("stopped"),
             Err(_) => tracing::warn!("stopped with sessions that did not end in time"),
         },
-        () = signals.stop() => tracing::warn!("stopped at once by a second signal"),
+        () = signals.stop.next() => tracing::warn!("stopped at once by a second signal"),
     }
     Ok(())
 }
 
 /// Signals that people and service managers send.
 struct Signals {
+    stop: Stop,
+    reload: Signal,
+}
+
+/// The two that stop the gateway.
+struct Stop {
     terminate: Signal,
     interrupt: Signal,
-    reload: Signal,
 }
 
 impl Signals {
     fn new() -> io::Result<Signals> {
         Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
+            stop: Stop { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? },
             reload: signal(SignalKind::hangup())?,
         })
     }
-
-    async fn next(&mut self) -> Sign {
-        tokio::select! {
-            _ = self.terminate.recv() => Sign::Stop,
-            _ = self.interrupt.recv() => Sign::Stop,
-            _ = self.reload.recv() => Sign::Reload,
-        }
-    }
-
-    async fn stop(&mut self) {
-        while self.next().await != Sign::Stop {}
-    }
 }
 
-/// What a signal means.
-#[derive(PartialEq, Eq)]
-enum Sign {
-    Stop,
-    Reload,
+impl Stop {
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => (),
+            _ = self.interrupt.recv() => (),
+        }
+    }
 }
 
 fn make_missing_files(config: &Config) -> Result<(), String> {

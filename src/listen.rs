@@ -60,21 +60,30 @@ impl Acceptor {
     /// Accepts until it is dropped. While every shard's queue is full, or the process has no
     /// descriptors left, connections wait in the kernel's queue.
     pub async fn run(&self, bound: Bound) {
+        let mut paused = false;
         loop {
             match bound.accept().await {
-                Ok((socket, peer)) => self.arrived(socket, peer, bound.listener).await,
-                Err(error) => self.failed(&error).await,
+                Ok((socket, peer)) => {
+                    if std::mem::take(&mut paused) {
+                        tracing::info!(target: "wsgate::listen", address = %bound.address, "accepting goes on");
+                    }
+                    self.arrived(socket, peer, bound.listener).await;
+                }
+                Err(error) => self.failed(&error, &bound, &mut paused).await,
             }
         }
     }
 
-    async fn failed(&self, error: &io::Error) {
+    async fn failed(&self, error: &io::Error, bound: &Bound, paused: &mut bool) {
         // What a peer did while its connection was in the queue is no fault of ours.
         let passing = [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset, io::ErrorKind::Interrupted];
         if passing.contains(&error.kind()) {
             return;
         }
-        tracing::warn!(target: "wsgate::listen", %error, "accepting pauses");
+        // Once, however long it takes.
+        if !std::mem::replace(paused, true) {
+            tracing::warn!(target: "wsgate::listen", address = %bound.address, %error, "accepting pauses");
+        }
         self.metrics.elsewhere().accept_paused();
         sleep(PAUSE).await;
     }

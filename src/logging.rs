@@ -2,7 +2,7 @@
 mod lines;
 
 use crate::close::Close;
-use crate::config::{LogFormat, Server};
+use crate::config::{LogFormat, Server, filter};
 use lines::Lines;
 use std::fmt::{self, Display};
 use std::io::IsTerminal;
@@ -56,35 +56,11 @@ impl Drop for Logging {
 /// # Errors
 /// For a faulty filter, and at the second call.
 pub fn init(server: &Server) -> Result<Logging, Error> {
-    let filter = parse_filter(&server.log).map_err(Error::Filter)?;
+    let filter = filter::parse(&server.log).map_err(Error::Filter)?;
     let lines = Lines::to(std::io::stderr()).map_err(|e| Error::Thread(e.to_string()))?;
     let ansi = std::io::stderr().is_terminal();
     subscriber(filter, server.log_format, ansi, lines.clone()).try_init().map_err(|_| Error::Already)?;
     Ok(Logging { lines })
-}
-
-/// Whether `server.log` is a filter.
-///
-/// # Errors
-/// Says what is wrong with it.
-pub fn check_filter(text: &str) -> Result<(), String> {
-    parse_filter(text).map(drop)
-}
-
-fn parse_filter(text: &str) -> Result<EnvFilter, String> {
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    // Commas within `[span{a=1,b=2}]` divide no directives.
-    if text.contains('[') {
-        return EnvFilter::builder().parse(text).map_err(|e| e.to_string());
-    }
-    let words: Vec<&str> = text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
-    // EnvFilter takes a bare word that is no level for a target, and shows all of that and nothing
-    // else: "inof" would be a gateway without logs.
-    let is_level = |word: &str| LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level));
-    if let Some(word) = words.iter().find(|word| !word.contains('=') && !is_level(word)) {
-        return Err(format!("{word:?} is no level ({}) and no target=level", LEVELS.join(", ")));
-    }
-    EnvFilter::builder().parse(words.join(",")).map_err(|e| e.to_string())
 }
 
 fn subscriber<W>(filter: EnvFilter, format: LogFormat, ansi: bool, writer: W) -> Box<dyn Subscriber + Send + Sync>

@@ -1,5 +1,6 @@
 //! The commands of wsgate.
 use clap::{Args, Parser, Subcommand};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -60,25 +61,44 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), String> {
+    let again = command_line(cli.config.as_deref());
     let path = cli.config.map_or_else(default_config, Ok)?;
     let load = || file::load(&path).map_err(|faults| faults.to_string());
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => {
             let config = load()?;
             let _logging = logging::init(&config.server).map_err(|e| e.to_string())?;
-            let program = std::env::args().next().unwrap_or_else(|| "wsgate".into());
-            gateway::run(config, &program)
+            gateway::run(config, &again)
         }
         Command::Check => {
             load()?;
-            println!("{}: good", path.display());
-            Ok(())
+            print_line(&format!("{}: good", path.display()))
         }
-        Command::Token(args) => {
-            println!("{}", sign(&load()?, &args)?);
-            Ok(())
-        }
+        Command::Token(args) => print_line(&sign(&load()?, &args)?),
     }
+}
+
+/// `println` would panic where nothing can be written.
+fn print_line(line: &str) -> Result<(), String> {
+    let mut out = std::io::stdout();
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|e| format!("cannot write to standard output: {e}"))
+}
+
+/// This program with this configuration, as a shell takes it.
+fn command_line(config: Option<&Path>) -> String {
+    let program = quoted(&std::env::args().next().unwrap_or_else(|| "wsgate".into()));
+    match config {
+        Some(path) => format!("{program} --config {}", quoted(&path.display().to_string())),
+        None => program,
+    }
+}
+
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+:@%,=".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 fn sign(config: &Config, args: &TokenArgs) -> Result<String, String> {

@@ -1,6 +1,7 @@
 //! Where a request really came from: the peer, or what a trusted proxy says of it.
 use hyper::header::{FORWARDED, HOST, HeaderMap};
 use hyper::http::request::Parts;
+use hyper::http::uri::Authority;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 
@@ -33,8 +34,16 @@ fn contains(networks: &[IpNet], ip: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(&ip))
 }
 
+/// Whether this names a host as requests do: with or without a port, without a user.
+pub fn is_host(text: &str) -> bool {
+    !text.contains('@') && text.parse::<Authority>().is_ok()
+}
+
 /// The client of a request. `X-Forwarded-*` and `Forwarded` (RFC 7239) are looked at only where the
 /// peer is trusted: the client is the last address of the chain that is not a trusted proxy itself.
+///
+/// Beside an `X-Forwarded-For` no `Forwarded` counts: nearly every proxy keeps the first, and one that
+/// does not know the second passes on what the client wrote into it.
 pub fn client(peer: Option<IpAddr>, secure: bool, trusted: bool, networks: &[IpNet], head: &Parts) -> Client {
     let proto = if secure { "https" } else { "http" };
     let own_host = head.uri.authority().map(|a| a.as_str()).or_else(|| text(&head.headers, HOST.as_str()));
@@ -44,17 +53,20 @@ pub fn client(peer: Option<IpAddr>, secure: bool, trusted: bool, networks: &[IpN
         return direct;
     }
     let headers = &head.headers;
-    let (chain, said_proto, said_host) = match joined(headers, FORWARDED.as_str()) {
+    let forwarded_for = joined(headers, "x-forwarded-for");
+    let forwarded = joined(headers, FORWARDED.as_str()).filter(|_| forwarded_for.is_none());
+    let (chain, said_proto, said_host) = match forwarded {
         Some(forwarded) => {
             let chain: Vec<String> = parameters(&forwarded, "for").collect();
             let proto = parameters(&forwarded, "proto").last();
-            (Some(chain.join(", ")).filter(|c| !c.is_empty()), proto, parameters(&forwarded, "host").last())
+            (Some(chain.join(", ")), proto, parameters(&forwarded, "host").last())
         }
         None => {
-            let last = |name| text(headers, name).and_then(|v| v.rsplit(',').next()).map(|v| v.trim().to_owned());
-            (joined(headers, "x-forwarded-for"), last("x-forwarded-proto"), last("x-forwarded-host"))
+            let last = |name| Some(joined(headers, name)?.rsplit(',').next()?.trim().to_owned());
+            (forwarded_for, last("x-forwarded-proto"), last("x-forwarded-host"))
         }
     };
+    let chain = chain.filter(|c| !c.trim().is_empty());
     let addresses: Vec<Option<IpAddr>> = chain.iter().flat_map(|c| c.split(',')).map(|a| address(a.trim())).collect();
     // What stands left of an address that cannot be read was written by somebody not trusted.
     let readable = addresses.iter().rev().map_while(|a| *a);
@@ -73,7 +85,7 @@ pub fn client(peer: Option<IpAddr>, secure: bool, trusted: bool, networks: &[IpN
             Some("http" | "ws") => "http",
             _ => proto,
         },
-        host: said_host.filter(|h| !h.is_empty()).unwrap_or(direct.host),
+        host: said_host.filter(|h| is_host(h)).unwrap_or(direct.host),
         peer,
     }
 }
@@ -82,8 +94,11 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
+/// All lines of a header as one. What is not visible ASCII becomes `?`, so that what a client wrote
+/// does not take away what the proxy appended to it.
 fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
-    let lines: Vec<&str> = headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
+    let plain = |b: &u8| if b.is_ascii_graphic() || *b == b' ' { char::from(*b) } else { '?' };
+    let lines: Vec<String> = headers.get_all(name).iter().map(|v| v.as_bytes().iter().map(plain).collect()).collect();
     (!lines.is_empty()).then(|| lines.join(", "))
 }
 
@@ -144,10 +159,30 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_goes_before() {
+    fn forwarded_is_read() {
         let header = r#"for="[2001:db8::7]:4711";proto=http;host=b.example, for=10.1.1.1"#;
-        let client = of("10.0.0.1", &[("forwarded", header), ("x-forwarded-for", "6.6.6.6")]);
+        let client = of("10.0.0.1", &[("forwarded", header)]);
         assert_eq!(client.ip.unwrap().to_string(), "2001:db8::7");
         assert_eq!((client.proto, &*client.host), ("http", "b.example"));
+    }
+
+    #[test]
+    fn x_forwarded_for_goes_before_forwarded() {
+        let forged = ("forwarded", "for=6.6.6.6;proto=http;host=b.example");
+        for (value, ip) in [("1.1.1.1", "1.1.1.1"), ("", "10.0.0.1"), ("rubbish", "10.0.0.1")] {
+            let client = of("10.0.0.1", &[forged, ("x-forwarded-for", value)]);
+            assert_eq!(client.ip.unwrap().to_string(), ip, "{value}");
+            assert_eq!((client.proto, &*client.host), ("https", "a.example"));
+        }
+    }
+
+    #[test]
+    fn what_the_client_wrote_hides_nothing_of_the_proxy_s() {
+        let client = of("10.0.0.1", &[("x-forwarded-for", "\u{e9}, 1.1.1.1")]);
+        assert_eq!(client.ip.unwrap().to_string(), "1.1.1.1");
+        assert!(client.chain.unwrap().ends_with("?, 1.1.1.1"));
+        let lines = [("x-forwarded-proto", "http"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "a b")];
+        let client = of("10.0.0.1", &lines);
+        assert_eq!((client.proto, &*client.host), ("https", "a.example"));
     }
 }

@@ -27,6 +27,7 @@ pub struct Refusal {
     /// When it may be tried again.
     pub retry_after: Option<Duration>,
     closing: Option<Accept>,
+    last: bool,
 }
 
 /// What the 101 of a refusal says.
@@ -42,7 +43,7 @@ const WAIT: Duration = Duration::from_secs(1);
 impl Refusal {
     /// By status alone.
     pub fn plain(status: StatusCode, reason: Refused, message: &'static str) -> Refusal {
-        Refusal { status, reason, message, code: Code::InvalidFormat, retry_after: None, closing: None }
+        Refusal { status, reason, message, code: Code::InvalidFormat, retry_after: None, closing: None, last: false }
     }
 
     /// No route.
@@ -77,7 +78,19 @@ impl Refusal {
         let closing = (route.auth.on_reject == OnReject::Close)
             .then(|| Accept { accept: upgrade.accept.clone(), protocol: upgrade.any_protocol() });
         let retry_after = (code == Code::TooManyConnections).then_some(WAIT);
-        Refusal { status, reason, message: code.message(), code, retry_after, closing }
+        Refusal { status, reason, message: code.message(), code, retry_after, closing, last: false }
+    }
+
+    /// The gateway stops.
+    pub fn draining() -> Refusal {
+        let message = "the gateway is stopping";
+        let refusal = Refusal::plain(StatusCode::SERVICE_UNAVAILABLE, Refused::Draining, message);
+        Refusal { code: Code::Restart, retry_after: Some(WAIT), ..refusal }.last()
+    }
+
+    /// The connection ends with the answer.
+    pub fn last(self) -> Refusal {
+        Refusal { last: true, ..self }
     }
 
     /// With another status, where it is refused by one.
@@ -106,6 +119,9 @@ impl Refusal {
             return response;
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if self.last {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Some(wait) = self.retry_after {
             // Whole seconds (RFC 9110, 10.2.3), rounded up.
             headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_millis().div_ceil(1000).max(1) as u64));

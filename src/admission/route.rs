@@ -21,7 +21,9 @@ fn path_fits(pattern: &PathPattern, path: &str) -> bool {
 /// A path that a backend might resolve to something outside of the route's prefix.
 fn climbs(path: &str) -> bool {
     path.split(['/', '\\']).any(|segment| {
-        let plain = segment.replace("%2e", ".").replace("%2E", ".");
+        // Some servers take what stands behind a `;` for parameters, and resolve the rest.
+        let name = segment.split(';').next().unwrap_or_default();
+        let plain = name.replace("%2e", ".").replace("%2E", ".");
         plain == ".." || plain == "." || contains_slash(segment)
     })
 }
@@ -53,6 +55,9 @@ mod tests {
             ("/live/%2e%2E/admin", false),
             ("/live/..%2fadmin", false),
             ("/live/a..b", true),
+            ("/live/..;/admin", false),
+            ("/live/%2e.;x=y/admin", false),
+            ("/live/a;b=../c", true),
         ] {
             assert_eq!(path_fits(&below, path), fits, "{path}");
         }

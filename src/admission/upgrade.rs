@@ -1,4 +1,5 @@
 //! The upgrade a request asks for (RFC 6455, section 4.2.1).
+use super::forwarded::is_host;
 use super::refusal::Refusal;
 use super::token::{Offered, offered_protocols};
 use crate::config::Auth;
@@ -33,6 +34,11 @@ impl Upgrade {
         let bad = |message| Refusal::plain(StatusCode::BAD_REQUEST, Refused::Malformed, message);
         if ONCE.iter().any(|name| headers.get_all(name).iter().nth(1).is_some()) {
             return Err(bad("a header stands twice"));
+        }
+        let target = head.uri.authority().map(|a| a.as_str());
+        let host = headers.get(HOST).map(|h| h.to_str().unwrap_or_default());
+        if ![target, host].into_iter().flatten().all(is_host) {
+            return Err(bad("the Host is no host"));
         }
         if head.method != Method::GET {
             return Err(Refusal::plain(StatusCode::METHOD_NOT_ALLOWED, Refused::Method, "only GET is served here"));

@@ -1,7 +1,8 @@
 //! What an operator at a terminal is told to try next. Never a token: it would reach a journal.
-use crate::config::{Config, KeySource, Service};
+use crate::config::{Config, KeySource, Service, TokenSource};
 
-/// Prints the addresses, the command that makes a token, and a line for a client.
+/// Prints the addresses, the command that makes a token, and a line for a client. `program` is the
+/// command line that names the same configuration.
 pub(super) fn print(config: &Config, addresses: &[(usize, String)], program: &str) {
     let mut text = format!("wsgate {} is ready\n", env!("CARGO_PKG_VERSION"));
     let mut first = None;
@@ -25,13 +26,15 @@ pub(super) fn print(config: &Config, addresses: &[(usize, String)], program: &st
     let route = config.routes.iter().find(|r| r.service == Service::Rooms).or(config.routes.first());
     if let (Some((address, tls)), Some(route)) = (first, route) {
         let insecure = if tls { "--no-check " } else { "" };
-        let token = if signs && route.auth.required {
-            format!("?{}=$({program} token --client alice)", config.auth.query)
-        } else {
-            String::new()
+        let token = format!("$({program} token --client alice)");
+        let has = |source| signs && route.auth.required && route.auth.sources.contains(&source);
+        let (query, header) = match () {
+            () if has(TokenSource::Query) => (format!("?{}={token}", config.auth.query), String::new()),
+            () if has(TokenSource::Header) => (String::new(), format!(" -H \"Authorization: Bearer {token}\"")),
+            () => (String::new(), String::new()),
         };
         let path = route.name().trim_end_matches('*');
-        text += &format!("  connect      npx wscat {insecure}-c \"{address}{path}{token}\"\n");
+        text += &format!("  connect      npx wscat {insecure}-c \"{address}{path}{query}\"{header}\n");
     }
     print_out(&text);
 }

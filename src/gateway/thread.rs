@@ -1,6 +1,6 @@
 //! The threads of the shards.
 use crate::admission::Gate;
-use crate::front::Front;
+use crate::front::{Front, Opening};
 use crate::health::{BEAT_EVERY, Health};
 use crate::listen::{self, Intake, Job, Sockets};
 use crate::metrics::Metrics;
@@ -81,16 +81,19 @@ fn run(parts: ShardParts, jobs: Receiver<Job>) -> Result<(), String> {
         .map_err(|e| format!("cannot start a shard's runtime: {e}"))?;
     let ShardParts { index, gate, metrics, health, draining, upstreams, sockets, shared, inbox } = parts;
     let local = LocalSet::new();
+    let opening = Opening::default();
     local.block_on(&runtime, async move {
         let shard = Shard::new(index, metrics);
         let rooms = Rooms::new(shared, shard.clone());
         spawn_local(shard.clone().run_fanout());
         spawn_local(rooms.clone().run(inbox));
         spawn_local(beat(shard.clone(), health.clone()));
-        let front = Rc::new(Front { around: Surroundings { gate, shard, rooms }, upstreams, draining });
+        let front = Rc::new(Front { around: Surroundings { gate, shard, rooms }, upstreams, draining, opening });
         listen::run(front, sockets, jobs).await;
         health.ended(index);
     });
+    // A name look-up that hangs must not hold up the end.
+    runtime.shutdown_background();
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use crate::front::{self, Front};
 use crate::metrics::Handshake;
 use crate::outbox::wire::Stream;
 use crate::shard::{Load, LoadPermit, Place};
+use std::io::ErrorKind;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,9 @@ use tokio_rustls::TlsAcceptor;
 
 /// Arrivals that may wait for one shard; then accepting pauses.
 const QUEUE: usize = 1024;
+
+/// How a peer goes away within its TLS handshake.
+const GONE: [ErrorKind; 3] = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
 
 /// What a shard is told from outside.
 pub enum Job {
@@ -61,8 +65,12 @@ pub async fn run(front: Rc<Front>, sockets: Arc<Sockets>, mut jobs: Receiver<Job
                 tokio::task::spawn_local(connection(front.clone(), sockets.clone(), arrival, place));
             }
             Job::Drain(window) => {
-                front.around.shard.drain(window);
-                front.around.shard.emptied().await;
+                let shard = &front.around.shard;
+                shard.drain(window);
+                while shard.sessions() > 0 || !front.opening.is_empty() {
+                    front.opening.emptied().await;
+                    shard.emptied().await;
+                }
                 return;
             }
         }
@@ -79,6 +87,7 @@ async fn connection(front: Rc<Front>, sockets: Arc<Sockets>, arrival: Arrival, p
         None => Stream::Plain(socket),
         Some(acceptor) => match timeout_at(deadline, acceptor.accept(socket)).await {
             Ok(Ok(stream)) => Stream::Tls(Box::new(stream)),
+            Ok(Err(error)) if GONE.contains(&error.kind()) => return metrics.handshake(Handshake::Disconnected),
             Ok(Err(error)) => {
                 tracing::debug!(target: "wsgate::tls", %error, "handshake failed");
                 return metrics.handshake(Handshake::TlsFailed);

@@ -181,3 +181,25 @@ async fn routes_are_tried_in_order_and_by_host() {
         assert!(matches!(&answer, Some(Error::Http(r)) if r.status() == 404), "{path}: {answer:?}");
     }
 }
+
+/// The first request was counted when the connection came; the next ones count too, and the one that
+/// is too many ends the connection.
+#[tokio::test]
+async fn requests_of_one_connection_are_handshakes_too() {
+    let gateway = Gateway::start(&echo_with_limits("handshakes_per_second = 1")).await;
+    let mut raw = gateway.raw().await;
+    let mut statuses = Vec::new();
+    for _ in 0..1000 {
+        raw.send("GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        let head = raw.read_head().await;
+        raw.read_body(&head).await;
+        statuses.push(head.status);
+        if head.status == 429 {
+            assert!(head.header("retry-after").is_some(), "{head:?}");
+            break;
+        }
+    }
+    assert!(statuses.len() >= 3 && statuses.last() == Some(&429), "{statuses:?}");
+    assert!(statuses[..statuses.len() - 1].iter().all(|s| *s == 404), "{statuses:?}");
+    assert!(raw.try_read_head().await.is_none(), "the connection goes on");
+}

@@ -7,6 +7,7 @@ mod admission;
 mod descriptors;
 mod heads;
 mod limits;
+mod notify;
 mod observing;
 mod older_client;
 mod origins;

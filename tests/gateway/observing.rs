@@ -125,3 +125,26 @@ async fn a_client_cannot_write_lines_of_the_log() {
     raw.try_read_head().await;
     assert!(!gateway.log().lines().any(|l| l.starts_with("FORGED")), "{}", gateway.log());
 }
+
+/// A connection that was refused and is kept by its client ends with no second outcome.
+#[tokio::test]
+async fn a_connection_has_one_outcome() {
+    let listener = listener("127.0.0.1:0", "header_timeout = \"300ms\"");
+    let gateway = Gateway::start(&format!("{listener}{OPEN}{ECHO}{ADMIN}")).await;
+    let mut refused = gateway.raw().await;
+    refused.send("GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let head = refused.read_head().await;
+    refused.read_body(&head).await;
+    assert!(refused.try_read_head().await.is_none());
+    drop(gateway.raw().await);
+    let handshakes =
+        |metrics: &str, outcome: &str| sum(metrics, "wsgate_handshakes_total", &[&format!("\"{outcome}\"")]);
+    let metrics = eventually(|| async {
+        let metrics = gateway.admin_get("/metrics").await.1;
+        (handshakes(&metrics, "disconnected") == 1.0).then_some(metrics)
+    })
+    .await;
+    assert_eq!(handshakes(&metrics, "refused"), 1.0);
+    assert_eq!(handshakes(&metrics, "head_timeout"), 0.0);
+    assert_eq!(sum(&metrics, "wsgate_connections", &[]), 0.0);
+}

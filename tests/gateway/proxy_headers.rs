@@ -193,3 +193,30 @@ async fn the_host_can_be_the_backend_s_own() {
     assert_eq!(values(&head, "host"), [format!("127.0.0.1:{}", backend.port)]);
     assert_eq!(values(&head, "x-forwarded-host"), ["localhost"]);
 }
+
+/// A proxy that knows only `X-Forwarded-For` passes on what the client wrote into `Forwarded`.
+#[tokio::test]
+async fn a_forwarded_that_the_client_wrote_does_not_count_beside_x_forwarded_for() {
+    let config = listener("127.0.0.1:0", "trusted_proxies = [\"127.0.0.0/8\"]") + OPEN;
+    let told = [("Forwarded", "for=198.51.100.1;proto=https;host=forged.test"), ("X-Forwarded-For", "203.0.113.9")];
+    let head = seen_by_the_backend(&config, "/live/x", &told).await;
+    assert_eq!(values(&head, "x-real-ip"), ["203.0.113.9"]);
+    assert_eq!(values(&head, "x-forwarded-proto"), ["http"]);
+    assert_eq!(values(&head, "x-forwarded-host"), ["localhost"]);
+}
+
+/// Its own connections, as for its health checks, name no client.
+#[tokio::test]
+async fn the_trusted_proxy_itself_is_exempt_from_the_limits_of_an_address() {
+    let listener = listener("127.0.0.1:0", "trusted_proxies = [\"127.0.0.0/8\"]");
+    let limits = "[limits]\nconnections_per_ip = 1\nhandshakes_per_second = 1\n";
+    let gateway = Gateway::start(&format!("{listener}{OPEN}{ECHO}{limits}")).await;
+    let mut all = Vec::new();
+    for _ in 0..10 {
+        all.push(gateway.open("/echo").await);
+    }
+    for client in &mut all {
+        client.text("still here").await;
+        assert_eq!(client.next_text().await, "still here");
+    }
+}

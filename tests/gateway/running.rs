@@ -204,3 +204,52 @@ async fn several_listeners_serve_the_same_routes() {
         assert_eq!(client.next_text().await, "b");
     }
 }
+
+#[test]
+fn check_refuses_a_log_filter_that_serve_would_not_take() {
+    let folder = Folder::new();
+    folder.write("gateway.toml", format!("[server]\nlog = \"inof\"\n{PLAIN}{OPEN}{ECHO}"));
+    let output = wsgate(&folder, &["check"]);
+    assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
+    assert!(printed(&output).contains("inof"), "{}", printed(&output));
+}
+
+/// The command that is printed signs with the secret of the file that is served.
+#[tokio::test]
+async fn the_printed_command_names_the_configuration() {
+    let gateway = Gateway::start(&format!("{PLAIN}{SECRET_AUTH}{ROOMS}")).await;
+    let shown = eventually(|| async { Some(gateway.output()).filter(|o| o.contains("make a token")) }).await;
+    let line = shown.lines().find(|l| l.contains("make a token")).unwrap();
+    let command = line.trim().strip_prefix("make a token").unwrap();
+    assert!(command.contains("--config gateway.toml"), "{command}");
+    let mut shell = std::process::Command::new("sh");
+    let output = shell.args(["-c", command]).current_dir(gateway.folder.path()).output().unwrap();
+    let mut client = gateway.open_as("/ws", text(&output.stdout).trim()).await;
+    assert_eq!(client.expect("connection_established").await["payload"]["client_id"], "alice");
+}
+
+#[test]
+fn a_full_standard_output_is_an_error_and_no_panic() {
+    let folder = Folder::new();
+    folder.write("jwt-secret", SECRET);
+    folder.write("gateway.toml", format!("{PLAIN}{SECRET_AUTH}{ECHO}"));
+    for arguments in [&["check"][..], &["token", "--client", "alice"]] {
+        let full = std::fs::File::create("/dev/full").unwrap();
+        let mut command = std::process::Command::new(binary());
+        let output = command.args(arguments).current_dir(folder.path()).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
+        assert_eq!(text(&output.stderr).lines().count(), 1, "{}", printed(&output));
+    }
+}
+
+/// What the unit provides stands elsewhere here.
+#[test]
+fn the_configuration_for_systemd_is_good() {
+    let folder = Folder::new();
+    let given = include_str!("../../systemd/gateway.toml");
+    let moved = given.replace("/run/credentials/wsgate.service/", "").replace("/etc/wsgate/", "");
+    folder.write("gateway.toml", moved.replace("# /", ""));
+    folder.write("admin-token", "0123456789abcdef");
+    let output = wsgate(&folder, &["check"]);
+    assert!(output.status.success(), "{}", printed(&output));
+}

@@ -1,6 +1,7 @@
 //! SIGTERM and SIGINT: every session is told, and the gateway ends with 0.
 use crate::rooms::session;
 use crate::support::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
 
 fn config(drain: &str) -> String {
@@ -103,4 +104,26 @@ async fn a_unix_socket_is_removed_at_the_end() {
     assert!(path.exists());
     assert!(gateway.stop().await.success());
     assert!(!path.exists(), "the socket file was left behind");
+}
+
+/// Let in, but its backend has not answered yet: it becomes a session, which is closed like the others.
+#[tokio::test]
+async fn an_upgrade_under_way_is_finished_and_closed_with_1012() {
+    let backend = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = backend.local_addr().unwrap().port();
+    let config = format!("[server]\ndrain = \"100ms\"\n{PLAIN}{OPEN}{}", proxy(&[port]));
+    let mut gateway = Gateway::start(&config).await;
+    let mut client = gateway.raw().await;
+    client.send(raw::upgrade_head("/live/x", &[])).await;
+    let (mut socket, _) = within(backend.accept()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        assert!(within(socket.read_buf(&mut head)).await.unwrap() > 0, "no request came");
+    }
+    gateway.signal("TERM");
+    gateway.wait_for_log(|line| line.contains("stopping")).await;
+    socket.write_all(&backend::switch(&String::from_utf8(head).unwrap())).await.unwrap();
+    assert_eq!(client.read_head().await.status, 101);
+    client.expect_close(1012).await;
+    assert!(gateway.exit().await.success());
 }

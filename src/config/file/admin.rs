@@ -25,7 +25,9 @@ pub(super) fn read(table: &Table, world: &World) -> Option<(Admin, Option<Place>
         let help = "listen on 127.0.0.1, or set `token_file`";
         entry.complain(Complaint::new("without a token the admin interface must have a loopback address").help(help));
     }
-    Some((Admin { address: *addresses.first()?, token }, Some(entry.place())))
+    // `localhost` stands for `::1` too, which not every machine has.
+    let address = addresses.iter().find(|a| a.is_ipv4()).or(addresses.first())?;
+    Some((Admin { address: *address, token }, Some(entry.place())))
 }
 
 /// Reads the file of `admin.token_file`.

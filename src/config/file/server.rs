@@ -2,9 +2,8 @@
 use super::World;
 use super::report::Complaint;
 use super::table::Table;
-use crate::config::{LogFormat, Server};
+use crate::config::{LogFormat, Server, filter};
 use std::time::Duration;
-use tracing_subscriber::EnvFilter;
 
 pub(super) fn read(table: &Table, world: &World) -> Server {
     let shards = match table.number("shards", 0..=1024, 0) {
@@ -26,5 +25,5 @@ pub(super) fn read(table: &Table, world: &World) -> Server {
 
 fn check_filter(text: &str) -> Result<(), Complaint> {
     let help = r#"write it as in "info" or "info,wsgate::upstream=debug""#;
-    EnvFilter::builder().parse(text).map(drop).map_err(|_| Complaint::new("this is no log filter").help(help))
+    filter::parse(text).map(drop).map_err(|_| Complaint::new("this is no log filter").help(help))
 }
