@@ -25,7 +25,7 @@ use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -49,10 +49,14 @@ pub struct Rooms {
     home: RefCell<Home>,
 }
 
-/// Mail taken out of the mailbox at once.
-const MAIL_PER_BATCH: usize = 256;
 /// How long the loop handles mail before other tasks have their turn.
 const SLICE: Duration = Duration::from_millis(1);
+/// Sessions served between two looks at the clock.
+const WORK_PER_LOOK: usize = 64;
+/// Mail taken out of the mailbox at once.
+const MAILS_PER_BATCH: usize = 256;
+/// Events of the broker for each mail: a publish makes two, so that none pile up.
+const EVENTS_PER_MAIL: usize = 4;
 
 impl Shared {
     /// The mailboxes of `shards` shards.
@@ -87,41 +91,62 @@ impl Rooms {
 
     /// Handles mail and the broker's events, in slices. Ends when every sender is gone.
     pub async fn run(self: Rc<Self>, mut inbox: Inbox) {
-        // Backwards: the next mail is at the end.
-        let mut batch: Vec<Mail> = Vec::new();
-        poll_fn(|cx| {
-            let started = Instant::now();
-            loop {
-                while let Some(mail) = batch.pop() {
-                    self.handle(mail);
-                    // One delivery may be to thousands of members.
-                    if started.elapsed() > SLICE {
-                        cx.waker().wake_by_ref();
-                        return Poll::Pending;
-                    }
+        let mut batch = Vec::new();
+        poll_fn(|cx| self.slice(cx, &mut inbox, &mut batch)).await;
+    }
+
+    /// One slice; `batch` is mail that was taken out of the mailbox, the first of it last.
+    fn slice(&self, cx: &mut Context<'_>, inbox: &mut Inbox, batch: &mut Vec<Mail>) -> Poll<()> {
+        let started = Instant::now();
+        let mut work = 0;
+        loop {
+            let mut idle = true;
+            for _ in 0..EVENTS_PER_MAIL {
+                if self.home.borrow_mut().poll_event(cx).is_pending() {
+                    break;
                 }
-                let settled = self.home.borrow_mut().poll_broker(cx).is_pending();
-                match inbox.0.poll_recv_many(cx, &mut batch, MAIL_PER_BATCH) {
+                work += 1;
+                idle = false;
+            }
+            if batch.is_empty() {
+                match inbox.0.poll_recv_many(cx, batch, MAILS_PER_BATCH) {
                     Poll::Ready(0) => return Poll::Ready(()),
                     Poll::Ready(_) => batch.reverse(),
-                    Poll::Pending if settled => return Poll::Pending,
                     Poll::Pending => (),
                 }
             }
-        })
-        .await;
+            if let Some(mail) = batch.pop() {
+                work += self.handle(mail);
+                idle = false;
+            }
+            if idle {
+                return Poll::Pending;
+            }
+            if work >= WORK_PER_LOOK {
+                work = 0;
+                if started.elapsed() > SLICE {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+        }
     }
 
-    fn handle(&self, mail: Mail) {
+    /// Says how many sessions it was about.
+    fn handle(&self, mail: Mail) -> usize {
         match mail {
             Mail::Request(request) => self.home.borrow_mut().request(request),
-            Mail::Lost { room, shard } => self.home.borrow_mut().lost(&room, shard),
+            Mail::Lost { room, shard, loss } => self.home.borrow_mut().lost(&room, shard, loss),
             Mail::Answer { to, ticket, answer } => local::answer(self, to, ticket, answer),
             Mail::Deliver { to, frame, bytes } => {
                 self.shared.post.received(self.shard.index, bytes);
-                self.local.borrow().deliver(&self.shard, &to, &frame);
+                return self.local.borrow().deliver(&self.shard, &to, &frame).max(1);
             }
-            Mail::Behind { room } => local::fell_behind(self, &room),
+            Mail::Behind { room, loss } => local::fell_behind(self, &room, loss),
         }
+        1
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,9 @@ pub struct Publication {
     pub message: Box<RawValue>,
 }
 
-/// What a broker tells a home, in the order of the room.
+/// What a broker tells a home. The events of one room come in one order: `Opened`, then every
+/// `Delivered` from the offset that follows its position on, each once and without a gap. What is
+/// `Delivered` before `Opened`, or after [`Broker::shut`], is thrown away.
 #[derive(Debug)]
 pub enum Event {
     /// The room is open: this is the place of its last message.

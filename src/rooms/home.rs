@@ -23,7 +23,8 @@ pub(super) struct Home {
     rooms: HashMap<RoomKey, Room>,
     broker: Box<dyn Broker>,
     publishing: HashMap<u64, Publishing>,
-    next_ticket: u64,
+    /// Names publishes and losses.
+    next_number: u64,
     crowds: Crowds,
 }
 
@@ -42,9 +43,15 @@ impl Home {
             rooms: HashMap::new(),
             broker,
             publishing: HashMap::new(),
-            next_ticket: 0,
+            next_number: 0,
             crowds: Crowds::default(),
         }
+    }
+
+    /// Whether there is no room, and no publish on its way.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.rooms.keys().all(RoomKey::is_everyone) && self.publishing.is_empty()
     }
 
     pub(super) fn request(&mut self, request: Request) {
@@ -56,10 +63,13 @@ impl Home {
                 return self.refuse(&request, Code::RoomNotFound, "you are not in this room");
             }
             Entry::Vacant(place) => {
-                if !self.shared.rooms.open(self.shared.rules.max_rooms) {
-                    return self.refuse(&request, Code::RoomFull, "the gateway has too many rooms");
+                // The room of everyone is none that a client made.
+                if !request.room.is_everyone() {
+                    if !self.shared.rooms.open(self.shared.rules.max_rooms) {
+                        return self.refuse(&request, Code::RoomFull, "the gateway has too many rooms");
+                    }
+                    self.shard.metrics().room_opened();
                 }
-                self.shard.metrics().room_opened();
                 self.broker.open(&request.room);
                 place.insert(Room::new(shards))
             }
@@ -67,21 +77,18 @@ impl Home {
         if room.position.is_none() { room.waiting.push(request) } else { self.serve(request) }
     }
 
-    /// Takes the broker's events until there are none, and tells crowded rooms what is due.
-    pub(super) fn poll_broker(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut worked = false;
-        while let Poll::Ready(event) = self.broker.poll_event(cx) {
+    /// Takes the broker's next event, or tells crowded rooms what is due.
+    pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Poll::Ready(event) = self.broker.poll_event(cx) {
             self.event(event);
-            worked = true;
+            return Poll::Ready(());
         }
-        if let Poll::Ready(crowded) = self.crowds.poll_due(cx) {
+        self.crowds.poll_due(cx).map(|crowded| {
             for (room, changes) in crowded {
                 let Some(count) = self.rooms.get(&room).map(Room::count) else { continue };
                 self.deliver(&room, &push::crowd_presence(&room.name, changes, count));
             }
-            worked = true;
-        }
-        if worked { Poll::Ready(()) } else { Poll::Pending }
+        })
     }
 
     fn event(&mut self, event: Event) {
@@ -90,7 +97,8 @@ impl Home {
                 let Some(room) = self.rooms.get_mut(&key) else { return };
                 room.position = Some(position);
                 for request in std::mem::take(&mut room.waiting) {
-                    self.serve(request);
+                    // The room may empty in between, and be opened anew.
+                    self.request(request);
                 }
                 self.shut_if_empty(&key);
             }
@@ -113,11 +121,8 @@ impl Home {
         let Request { room, from, client, ticket, ask } = request;
         match ask {
             Ask::Join { deflate } => self.join(room, from, client, ticket, deflate),
-            Ask::Leave => {
-                self.leave(&room, from, &client);
-                self.answer(from, ticket, Answer::Left { room });
-            }
-            Ask::Gone => self.leave(&room, from, &client),
+            Ask::Leave => self.leave(&room, from, &client, Some(ticket)),
+            Ask::Gone => self.leave(&room, from, &client, None),
             Ask::Publish { message } => {
                 let member = self.rooms.get(&room).is_some_and(|r| r.has_session(&client, from));
                 if !member && !room.is_everyone() {
@@ -127,10 +132,10 @@ impl Home {
                     let (code, message) = (Code::Unknown, "the gateway is busy; send it again");
                     return self.answer(from, ticket, Answer::Refused { unjoined: None, code, message });
                 }
-                self.next_ticket += 1;
+                self.next_number += 1;
                 let publication = Publication { sender: client, message_id: ticket.clone(), message };
-                self.publishing.insert(self.next_ticket, Publishing { room: room.clone(), from, ticket });
-                self.broker.publish(self.next_ticket, &room, publication);
+                self.publishing.insert(self.next_number, Publishing { room: room.clone(), from, ticket });
+                self.broker.publish(self.next_number, &room, publication);
             }
             Ask::Members { limit, after } => {
                 let Some(found) = self.rooms.get(&room).filter(|r| r.has_session(&client, from)) else {
@@ -144,19 +149,22 @@ impl Home {
     }
 
     fn join(&mut self, key: RoomKey, from: SessionRef, client: Arc<str>, ticket: Ticket, deflate: bool) {
-        let Some(room) = self.rooms.get_mut(&key) else { return };
-        let refused = if room.is_behind(from.shard) {
-            Some((Code::Unknown, "the gateway is busy; join again"))
-        } else if !room.has_client(&client) && room.count() >= self.shared.rules.max_members {
-            Some((Code::RoomFull, "the room is full"))
-        } else {
-            None
+        let room = self.rooms.get_mut(&key).and_then(|room| Some((room.position.clone()?, room)));
+        let busy = (Code::Unknown, "the gateway is busy; join again");
+        let found = match room {
+            None => Err(busy),
+            Some((_, room)) if room.behind(from.shard).is_some() => Err(busy),
+            Some((_, room)) if !room.has_client(&client) && room.count() >= self.shared.rules.max_members => {
+                Err((Code::RoomFull, "the room is full"))
+            }
+            Some(found) => Ok(found),
         };
-        if let Some((code, message)) = refused {
-            self.answer(from, ticket, Answer::Refused { unjoined: Some(key), code, message });
-            return;
-        }
-        let Some(position) = room.position.clone() else { return };
+        let (position, room) = match found {
+            Ok(found) => found,
+            Err((code, message)) => {
+                return self.answer(from, ticket, Answer::Refused { unjoined: Some(key), code, message });
+            }
+        };
         let change = room.join(&client, from, deflate);
         let count = room.count();
         if change != Change::Nothing {
@@ -169,9 +177,15 @@ impl Home {
         self.answer(from, ticket, Answer::Joined { room: key, count, position });
     }
 
-    fn leave(&mut self, key: &RoomKey, from: SessionRef, client: &Arc<str>) {
-        let Some(room) = self.rooms.get_mut(key) else { return };
-        let change = room.leave(client, from);
+    /// `ticket`: what the answer goes with, where one is wanted.
+    fn leave(&mut self, key: &RoomKey, from: SessionRef, client: &Arc<str>, ticket: Option<Ticket>) {
+        let change = self.rooms.get_mut(key).map_or(Change::Nothing, |room| room.leave(client, from));
+        match ticket {
+            Some(ticket) if change == Change::Nothing => self.not_joined(from, ticket),
+            // Before the presence: the session that leaves is not among those it is delivered to.
+            Some(ticket) => self.answer(from, ticket, Answer::Left { room: key.clone() }),
+            None => (),
+        }
         if change != Change::Nothing {
             self.shard.metrics().members_left(1);
         }
@@ -182,8 +196,9 @@ impl Home {
     }
 
     /// The members on this shard lost their place and know it.
-    pub(super) fn lost(&mut self, key: &RoomKey, shard: u16) {
-        let Some(room) = self.rooms.get_mut(key) else { return };
+    pub(super) fn lost(&mut self, key: &RoomKey, shard: u16, loss: u64) {
+        // A room that emptied meanwhile, and came to be anew, has lost nothing.
+        let Some(room) = self.rooms.get_mut(key).filter(|room| room.behind(shard) == Some(loss)) else { return };
         let sessions = room.sessions();
         let gone = room.leave_shard(shard);
         self.shard.metrics().members_left((sessions - room.sessions()) as u64);
@@ -217,10 +232,11 @@ impl Home {
     }
 
     fn deliver_message(&mut self, key: &RoomKey, position: Position, publication: &Publication) {
+        let known = self.rooms.get_mut(key).and_then(|room| room.position.as_mut());
+        // What comes before the room is open was sent to one that had its name before.
+        let Some(known) = known else { return };
         let text = push::chat_message(&key.name, &position, publication);
-        if let Some(room) = self.rooms.get_mut(key) {
-            room.position = Some(position);
-        }
+        *known = position;
         self.deliver(key, &text);
     }
 
@@ -234,8 +250,9 @@ impl Home {
             if key.is_everyone() { (0..self.shared.post.shards()).collect() } else { room.shards().collect() };
         for shard in shards {
             if !self.shared.post.deliver(shard, key.clone(), frame.on_its_own(shard != self.shard.index)) {
-                room.fell_behind(shard);
-                self.shared.post.send(shard, Mail::Behind { room: key.clone() });
+                self.next_number += 1;
+                room.fell_behind(shard, self.next_number);
+                self.shared.post.send(shard, Mail::Behind { room: key.clone(), loss: self.next_number });
             }
         }
     }

@@ -38,13 +38,28 @@ pub(super) struct Entry {
     pub(super) unanswered: Cell<usize>,
     /// Messages in a row that were not understood.
     pub(super) not_understood: Cell<u32>,
-    /// Rooms it is in or asked to join, with its place in the room's list of this shard.
-    pub(super) rooms: RefCell<HashMap<RoomKey, Option<usize>>>,
+    /// Rooms it is in or asked to join.
+    pub(super) rooms: RefCell<HashMap<RoomKey, Membership>>,
+}
+
+/// What a session has to do with a room. While any of it is left, the home may hold the session.
+#[derive(Default)]
+pub(super) struct Membership {
+    /// Its place in the room's list of this shard, where it is a member.
+    place: Option<u32>,
+    /// Joins that are not answered yet.
+    pub(super) joins: u32,
 }
 
 impl Local {
     pub(super) fn new() -> Local {
         Local { members: Slab::new(), next_generation: 0, rooms: HashMap::new() }
+    }
+
+    /// Whether no room has a member here.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.rooms.is_empty()
     }
 
     pub(super) fn add(&mut self, shard: usize, make: impl FnOnce(SessionRef) -> Entry) -> Rc<Entry> {
@@ -58,9 +73,9 @@ impl Local {
     pub(super) fn remove(&mut self, entry: &Entry) -> Vec<RoomKey> {
         self.members.try_remove(entry.reference.slot as usize);
         let rooms = std::mem::take(&mut *entry.rooms.borrow_mut());
-        for (room, place) in &rooms {
-            if let Some(place) = place {
-                self.unlist(room, *place);
+        for (room, membership) in &rooms {
+            if let Some(place) = membership.place {
+                self.unlist(room, place);
             }
         }
         rooms.into_keys().collect()
@@ -72,21 +87,22 @@ impl Local {
 
     fn list(&mut self, room: RoomKey, entry: &Rc<Entry>) {
         let mut rooms = entry.rooms.borrow_mut();
-        let place = rooms.entry(room.clone()).or_default();
-        if place.is_none() {
+        let membership = rooms.entry(room.clone()).or_default();
+        membership.joins = membership.joins.saturating_sub(1);
+        if membership.place.is_none() {
             let members = self.rooms.entry(room).or_default();
-            *place = Some(members.len());
+            membership.place = Some(members.len() as u32);
             members.push(entry.clone());
         }
     }
 
-    fn unlist(&mut self, room: &RoomKey, place: usize) {
+    fn unlist(&mut self, room: &RoomKey, place: u32) {
         let Some(members) = self.rooms.get_mut(room) else { return };
-        members.swap_remove(place);
-        if let Some(moved) = members.get(place)
-            && let Some(moved_place) = moved.rooms.borrow_mut().get_mut(room)
+        members.swap_remove(place as usize);
+        if let Some(moved) = members.get(place as usize)
+            && let Some(membership) = moved.rooms.borrow_mut().get_mut(room)
         {
-            *moved_place = Some(place);
+            membership.place = Some(place);
         }
         if members.is_empty() {
             self.rooms.remove(room);
@@ -96,8 +112,8 @@ impl Local {
         }
     }
 
-    /// Queues a frame for every member here, and has the fan-out write it.
-    pub(super) fn deliver(&self, shard: &Shard, to: &RoomKey, frame: &Frame) {
+    /// Queues a frame for every member here, and has the fan-out write it. Says how many they are.
+    pub(super) fn deliver(&self, shard: &Shard, to: &RoomKey, frame: &Frame) -> usize {
         let now = Instant::now();
         let mut delivered = 0;
         if to.is_everyone() {
@@ -111,14 +127,28 @@ impl Local {
             }
             delivered = members.len();
         }
-        let (delivered, metrics) = (delivered as u64, shard.metrics());
-        metrics.delivered(delivered);
-        metrics.messages(ServiceLabel::Rooms, Direction::Out, delivered);
-        metrics.bytes(ServiceLabel::Rooms, Direction::Out, delivered * frame.payload as u64);
+        let (sessions, metrics) = (delivered as u64, shard.metrics());
+        metrics.delivered(sessions);
+        metrics.messages(ServiceLabel::Rooms, Direction::Out, sessions);
+        metrics.bytes(ServiceLabel::Rooms, Direction::Out, sessions * frame.payload as u64);
+        delivered
     }
 }
 
 impl Entry {
+    /// Changes what the session has to do with a room, and forgets the room where nothing is left.
+    /// Gives its place in the list as it was.
+    fn change(&self, room: &RoomKey, change: impl FnOnce(&mut Membership)) -> Option<u32> {
+        let mut rooms = self.rooms.borrow_mut();
+        let membership = rooms.get_mut(room)?;
+        let place = membership.place;
+        change(membership);
+        if membership.place.is_none() && membership.joins == 0 {
+            rooms.remove(room);
+        }
+        place
+    }
+
     fn deliver(&self, frame: &Frame, now: Instant) {
         let bytes = match &frame.deflated {
             Some(deflated) if self.deflate => deflated,
@@ -192,10 +222,7 @@ pub(super) fn answer(rooms: &Rooms, to: SessionRef, ticket: Ticket, answer: Answ
         Answer::Members(payload) => entry.say("room_members", &payload, id, now),
         Answer::Refused { unjoined, code, message } => {
             if let Some(room) = unjoined {
-                let mut joined = entry.rooms.borrow_mut();
-                if joined.get(&room).is_some_and(Option::is_none) {
-                    joined.remove(&room);
-                }
+                entry.change(&room, |membership| membership.joins = membership.joins.saturating_sub(1));
             }
             entry.error(code, message, None, id, now);
         }
@@ -205,14 +232,13 @@ pub(super) fn answer(rooms: &Rooms, to: SessionRef, ticket: Ticket, answer: Answ
 }
 
 fn unlist(rooms: &Rooms, entry: &Entry, room: &RoomKey) {
-    let place = entry.rooms.borrow_mut().remove(room).flatten();
-    if let Some(place) = place {
+    if let Some(place) = entry.change(room, |membership| membership.place = None) {
         rooms.local.borrow_mut().unlist(room, place);
     }
 }
 
 /// Deliveries of the room were left out: its members here lose their place and are told so.
-pub(super) fn fell_behind(rooms: &Rooms, room: &RoomKey) {
+pub(super) fn fell_behind(rooms: &Rooms, room: &RoomKey, loss: u64) {
     if room.is_everyone() {
         for (_, entry) in rooms.local.borrow().members.iter().filter(|(_, e)| e.namespace == room.namespace) {
             entry.handle.order(Close::gateway(Code::SlowConsumer));
@@ -222,11 +248,11 @@ pub(super) fn fell_behind(rooms: &Rooms, room: &RoomKey) {
     let members = rooms.local.borrow_mut().rooms.remove(room).unwrap_or_default();
     let text = push::removed(&room.name, Code::SlowConsumer);
     for entry in members {
-        entry.rooms.borrow_mut().remove(room);
+        entry.change(room, |membership| membership.place = None);
         entry.send_text(&text, Instant::now());
     }
     let home = rooms.shared.home_of(room);
-    rooms.shared.post.send(home, Mail::Lost { room: room.clone(), shard: rooms.shard.index as u16 });
+    rooms.shared.post.send(home, Mail::Lost { room: room.clone(), shard: rooms.shard.index as u16, loss });
 }
 
 /// Posts a request of this member to the home of a room.

@@ -154,6 +154,8 @@ pub enum Mail {
         room: RoomKey,
         /// The shard.
         shard: u16,
+        /// As `Behind` named it.
+        loss: u64,
     },
     /// To the shard of a session.
     Answer {
@@ -177,6 +179,8 @@ pub enum Mail {
     Behind {
         /// The room.
         room: RoomKey,
+        /// Names what was left out.
+        loss: u64,
     },
 }
 
@@ -228,6 +232,12 @@ impl Post {
         true
     }
 
+    /// As if deliveries of so many bytes waited.
+    #[cfg(test)]
+    pub fn reserve(&self, shard: usize, bytes: usize) {
+        self.0[shard].deliveries_bytes.fetch_add(bytes, Relaxed);
+    }
+
     /// A delivery was taken out of the mailbox.
     pub fn received(&self, shard: usize, bytes: usize) {
         self.0[shard].deliveries_bytes.fetch_sub(bytes, Relaxed);
@@ -254,6 +264,12 @@ impl RoomCount {
     /// One more, where there are fewer than `max`.
     pub fn open(&self, max: usize) -> bool {
         self.0.fetch_update(Relaxed, Relaxed, |n| (n < max).then_some(n + 1)).is_ok()
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub fn now(&self) -> usize {
+        self.0.load(Relaxed)
     }
 
     /// One fewer.

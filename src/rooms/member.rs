@@ -224,7 +224,7 @@ impl Member {
             if !rooms.contains_key(&room) && rooms.len() >= self.rooms.shared.rules.max_rooms_per_client {
                 return self.refuse(Code::RoomFull, "you are in too many rooms", None, Some(&ticket));
             }
-            rooms.entry(room.clone()).or_default();
+            rooms.entry(room.clone()).or_default().joins += 1;
         }
         local::ask(&self.rooms, &self.entry, room, ticket, Ask::Join { deflate: self.entry.deflate });
     }

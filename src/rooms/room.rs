@@ -20,7 +20,8 @@ pub struct Room {
 #[derive(Clone, Copy, Default)]
 struct Presence {
     sessions: u32,
-    behind: bool,
+    /// Names the loss that its members have yet to be told of.
+    behind: Option<u64>,
 }
 
 struct Client {
@@ -130,17 +131,17 @@ impl Room {
 
     /// Shards that have members and get every delivery.
     pub fn shards(&self) -> impl Iterator<Item = usize> + '_ {
-        self.shards.iter().enumerate().filter(|(_, s)| s.sessions > 0 && !s.behind).map(|(i, _)| i)
+        self.shards.iter().enumerate().filter(|(_, s)| s.sessions > 0 && s.behind.is_none()).map(|(i, _)| i)
     }
 
-    /// Whether deliveries to this shard have been left out.
-    pub fn is_behind(&self, shard: u16) -> bool {
+    /// Whether deliveries to this shard have been left out: the name of that loss.
+    pub fn behind(&self, shard: u16) -> Option<u64> {
         self.shards[usize::from(shard)].behind
     }
 
     /// A delivery to this shard was left out: it gets none until its members have been told.
-    pub fn fell_behind(&mut self, shard: usize) {
-        self.shards[shard].behind = true;
+    pub fn fell_behind(&mut self, shard: usize, loss: u64) {
+        self.shards[shard].behind = Some(loss);
     }
 
     /// At most `limit` members after `after`, and whether there are more.
@@ -191,9 +192,10 @@ mod tests {
         let (mut room, alice) = (Room::new(2), Arc::from("alice"));
         room.join(&alice, session(0, 1), false);
         room.join(&Arc::from("bob"), session(1, 1), false);
-        room.fell_behind(1);
+        room.fell_behind(1, 7);
+        assert_eq!(room.behind(1), Some(7));
         assert_eq!(room.shards().collect::<Vec<_>>(), [0]);
         assert_eq!(room.leave_shard(1), [Arc::from("bob")]);
-        assert!(!room.is_behind(1));
+        assert_eq!(room.behind(1), None);
     }
 }

@@ -1,0 +1,70 @@
+//! A broker as one on another machine would be: nothing comes of a call at once, and nothing comes
+//! out of it twice in one turn.
+use crate::rooms::broker::{Broker, Event, Publication};
+use crate::rooms::mail::RoomKey;
+use std::collections::VecDeque;
+use std::task::{Context, Poll};
+
+/// Turns between two steps.
+const TURNS: u32 = 3;
+
+pub(super) struct Delayed<B> {
+    behind: B,
+    calls: VecDeque<Call>,
+    events: VecDeque<Event>,
+    turn: u32,
+}
+
+enum Call {
+    Open(RoomKey),
+    Shut(RoomKey),
+    Publish(u64, RoomKey, Publication),
+}
+
+impl<B: Broker> Delayed<B> {
+    pub(super) fn over(behind: B) -> Delayed<B> {
+        Delayed { behind, calls: VecDeque::new(), events: VecDeque::new(), turn: 0 }
+    }
+
+    /// One call arrives there, and one event here.
+    fn step(&mut self, cx: &mut Context<'_>) -> Option<Event> {
+        match self.calls.pop_front() {
+            Some(Call::Open(room)) => self.behind.open(&room),
+            Some(Call::Shut(room)) => self.behind.shut(&room),
+            Some(Call::Publish(ticket, room, publication)) => self.behind.publish(ticket, &room, publication),
+            None => (),
+        }
+        while let Poll::Ready(event) = self.behind.poll_event(cx) {
+            self.events.push_back(event);
+        }
+        self.events.pop_front()
+    }
+}
+
+impl<B: Broker> Broker for Delayed<B> {
+    fn open(&mut self, room: &RoomKey) {
+        self.calls.push_back(Call::Open(room.clone()));
+    }
+
+    fn shut(&mut self, room: &RoomKey) {
+        self.calls.push_back(Call::Shut(room.clone()));
+    }
+
+    fn publish(&mut self, ticket: u64, room: &RoomKey, publication: Publication) {
+        self.calls.push_back(Call::Publish(ticket, room.clone(), publication));
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if self.calls.is_empty() && self.events.is_empty() {
+            return Poll::Pending;
+        }
+        self.turn += 1;
+        if self.turn.is_multiple_of(TURNS)
+            && let Some(event) = self.step(cx)
+        {
+            return Poll::Ready(event);
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

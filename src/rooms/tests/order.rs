@@ -1,0 +1,116 @@
+//! One order for all: offsets that rise by one, whoever publishes on whatever shard.
+use super::*;
+
+/// Offset and text of every `chat_message` among these, and where the membership they belong to began.
+fn chats(messages: &[Value]) -> Vec<(u64, String)> {
+    let chats = messages.iter().filter(|m| m["type"] == "chat_message");
+    let payload = chats.map(|m| &m["payload"]);
+    payload.map(|p| (p["position"]["offset"].as_u64().unwrap(), p["message"].to_string())).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_member_sees_the_same_from_its_join_on() {
+    with_every_broker(rules(), async |house: &House| {
+        let room = house.room_at(1);
+        let mut tabs = Vec::new();
+        let mut starts = Vec::new();
+        for i in 0..9 {
+            let mut tab = house.tab(i % 3, &format!("client-{i}")).await;
+            // Those before publish while it joins.
+            for (n, other) in tabs.iter().enumerate() {
+                let other: &Tab = other;
+                other.publish(&room, &format!("{i}-{n}"));
+            }
+            starts.push(tab.joined(&room).await["position"]["offset"].as_u64().unwrap());
+            tabs.push(tab);
+        }
+        let mut whole = None;
+        for (tab, start) in tabs.iter_mut().zip(starts) {
+            let mut seen = Vec::new();
+            while chats(&seen).len() as u64 + start < 36 {
+                seen.push(tab.next().await);
+            }
+            let seen = chats(&seen);
+            let offsets: Vec<u64> = seen.iter().map(|(offset, _)| *offset).collect();
+            assert_eq!(offsets, (start + 1..=36).collect::<Vec<_>>());
+            let whole = whole.get_or_insert_with(|| seen.clone());
+            assert_eq!(seen, whole[start as usize..]);
+        }
+    })
+    .await;
+}
+
+/// Rooms that empty and fill again while their last messages are still on the way.
+#[tokio::test(start_paused = true)]
+async fn a_position_at_a_join_belongs_to_what_follows_it() {
+    with_every_broker(rules(), async |house: &House| {
+        let room = house.room_at(1);
+        let mut alice = house.tab(0, "alice").await;
+        let mut bob = house.tab(2, "bob").await;
+        for _ in 0..10 {
+            alice.join(&room, "first");
+            alice.answer("first").await;
+            alice.publish(&room, "last words");
+            alice.leave(&room, "leave");
+            alice.join(&room, "again");
+            let (again, _) = alice.answer("again").await;
+            let at_alice = again["payload"]["position"].clone();
+            let at_bob = bob.joined(&room).await["position"].clone();
+            assert_eq!(at_alice, at_bob);
+            alice.publish(&room, "x");
+            let chat = loop {
+                let message = bob.next().await;
+                if message["type"] == "chat_message" {
+                    break message;
+                }
+            };
+            assert_eq!(chat["payload"]["message"], "x", "{chat}");
+            assert_eq!(chat["payload"]["position"]["epoch"], at_bob["epoch"]);
+            assert_eq!(chat["payload"]["position"]["offset"], at_bob["offset"].as_u64().unwrap() + 1);
+            for tab in [&mut alice, &mut bob] {
+                tab.leave(&room, "end");
+                tab.answer("end").await;
+            }
+        }
+        alice.lose();
+        bob.lose();
+        house.emptied().await;
+    })
+    .await;
+}
+
+/// The loop hands the thread on within a batch: a turn takes its time, whatever waits in the mailbox.
+#[tokio::test(start_paused = true)]
+async fn a_batch_of_large_deliveries_is_taken_in_slices() {
+    let house = House::new(1, config::Rooms { max_members: 10_000, ..rules() }, || Box::new(Memory::default()));
+    let rooms = &house.shards[0];
+    let tabs: Vec<Tab> = (0..2000).map(|i| house.tab_with_member_only(0, &format!("client-{i}"))).collect();
+    for tab in &tabs {
+        tab.join("a", "join");
+    }
+    house.handle_all(rooms);
+    let inbox = house.inboxes.borrow_mut().pop().unwrap();
+    for _ in 0..200 {
+        tabs[0].publish("a", "x");
+    }
+    let last = tabs[1999].seat.handle.clone();
+    let before = last.sent.get().0;
+    LocalSet::new()
+        .run_until(async {
+            let task = spawn_local(rooms.clone().run(inbox));
+            // Beside it on the same list of tasks, so that the two take turns.
+            let mut turns = 0;
+            let turns = spawn_local(poll_fn(move |cx| {
+                if last.sent.get().0 - before >= 200 {
+                    return Poll::Ready(turns);
+                }
+                turns += 1;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }));
+            let turns = turns.await.unwrap();
+            task.abort();
+            assert!(turns > 10, "400,000 deliveries in {turns} turns");
+        })
+        .await;
+}
