@@ -120,7 +120,7 @@ impl Home {
     fn serve(&mut self, request: Request) {
         let Request { room, from, client, ticket, ask } = request;
         match ask {
-            Ask::Join { deflate } => self.join(room, from, client, ticket, deflate),
+            Ask::Join { deflate, since } => self.join(room, (from, deflate), client, ticket, since),
             Ask::Leave => self.leave(&room, from, &client, Some(ticket)),
             Ask::Gone => self.leave(&room, from, &client, None),
             Ask::Publish { message } => {
@@ -148,7 +148,14 @@ impl Home {
         }
     }
 
-    fn join(&mut self, key: RoomKey, from: SessionRef, client: Arc<str>, ticket: Ticket, deflate: bool) {
+    fn join(
+        &mut self,
+        key: RoomKey,
+        (from, deflate): (SessionRef, bool),
+        client: Arc<str>,
+        ticket: Ticket,
+        since: Option<Position>,
+    ) {
         let room = self.rooms.get_mut(&key).and_then(|room| Some((room.position.clone()?, room)));
         let busy = (Code::Unknown, "the gateway is busy; join again");
         let found = match room {
@@ -174,7 +181,11 @@ impl Home {
             // Before the answer: the session that joins is not yet among those it is delivered to.
             self.presence(&key, &client, Status::Online);
         }
-        self.answer(from, ticket, Answer::Joined { room: key, count, position });
+        self.answer(
+            from,
+            ticket,
+            Answer::Joined { room: key, count, recovered: since.map(|since| since == position), position },
+        );
     }
 
     /// `ticket`: what the answer goes with, where one is wanted.

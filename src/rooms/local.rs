@@ -36,6 +36,8 @@ pub(super) struct Entry {
     pub(super) max_backlog: usize,
     /// Requests that homes have yet to answer.
     pub(super) unanswered: Cell<usize>,
+    /// It is not read: so many requests wait for their answers.
+    pub(super) resting: Cell<bool>,
     /// Messages in a row that were not understood.
     pub(super) not_understood: Cell<u32>,
     /// Rooms it is in or asked to join.
@@ -201,8 +203,9 @@ pub(super) fn answer(rooms: &Rooms, to: SessionRef, ticket: Ticket, answer: Answ
     entry.unanswered.set(entry.unanswered.get().saturating_sub(1));
     let (now, id) = (Instant::now(), Some(&*ticket));
     match answer {
-        Answer::Joined { room, count, position } => {
-            let payload = format!(r#"{{"room_id":"{}","count":{count},"position":{position}}}"#, room.name);
+        Answer::Joined { room, count, position, recovered } => {
+            let recovered = recovered.map(|yes| format!(r#","recovered":{yes}"#)).unwrap_or_default();
+            let payload = format!(r#"{{"room_id":"{}","count":{count},"position":{position}{recovered}}}"#, room.name);
             rooms.local.borrow_mut().list(room, &entry);
             entry.say("room_joined", &payload, id, now);
         }

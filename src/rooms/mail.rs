@@ -65,6 +65,8 @@ pub enum Ask {
     Join {
         /// Whether the session takes compressed frames.
         deflate: bool,
+        /// The last message that the client has.
+        since: Option<Position>,
     },
     /// To be a member no more.
     Leave,
@@ -94,6 +96,8 @@ pub enum Answer {
         count: usize,
         /// The room's last message.
         position: Position,
+        /// Where the client said what it has: whether it has missed nothing.
+        recovered: Option<bool>,
     },
     /// The session is a member no more.
     Left {

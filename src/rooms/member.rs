@@ -1,6 +1,6 @@
 //! A session's side of the rooms: a visitor becomes a member when it has said who it is.
 use super::local::{self, Entry};
-use super::mail::{Ask, RoomKey, Ticket};
+use super::mail::{Ask, Position, RoomKey, Ticket};
 use super::protocol::{Fault, Request, push, read};
 use super::{Rooms, protocol};
 use crate::close::{Close, Code};
@@ -86,6 +86,7 @@ impl Member {
             deflate,
             max_backlog: limits.max_backlog,
             unanswered: Cell::new(0),
+            resting: Cell::new(false),
             not_understood: Cell::new(0),
             rooms: RefCell::new(HashMap::new()),
         });
@@ -129,9 +130,14 @@ impl Member {
         self.entry.identity.borrow().clone()
     }
 
-    /// Whether another request may be read now.
+    /// Whether another request may be read now. Who has asked too much may go on when half of it is
+    /// answered: what waits in memory is not taken up again for each answer.
     pub fn may_ask(&self) -> bool {
-        self.entry.unanswered.get() < UNANSWERED_MAX
+        let unanswered = self.entry.unanswered.get();
+        let resting =
+            if self.entry.resting.get() { unanswered > UNANSWERED_MAX / 2 } else { unanswered >= UNANSWERED_MAX };
+        self.entry.resting.set(resting);
+        !resting
     }
 
     /// A fresh token came, and was found to name this client or not. Whether it counts from now on.
@@ -194,7 +200,10 @@ impl Member {
         let payload = &request.payload;
         match &*request.kind {
             "auth" => return auth(&request).map(Some).map_err(fault),
-            "join_room" => self.join(self.key(&payload.room_id().map_err(fault)?), ticket),
+            "join_room" => {
+                let (room, since) = (payload.room_id().map_err(fault)?, payload.since().map_err(fault)?);
+                self.join(self.key(&room), ticket, since);
+            }
             "leave_room" => self.ask(&payload.room_id().map_err(fault)?, ticket, Ask::Leave),
             "room_members" => {
                 let (room, limit) = (payload.room_id().map_err(fault)?, payload.limit().map_err(fault)?);
@@ -209,6 +218,10 @@ impl Member {
                 let payload = format!(r#"{{"server_time":"{}"}}"#, push::Time(Timestamp::now()));
                 self.entry.say("pong", &payload, Some(&ticket), Instant::now());
             }
+            // Of the protocol, but not of this version: said, and not held against the client.
+            "typing_start" | "typing_stop" | "read_receipt" | "presence_update" | "presence_query" => {
+                self.refuse(Code::InvalidFormat, "this type is not supported yet", None, Some(&ticket));
+            }
             _ => return Err(fault("\"type\" is not known".into())),
         }
         Ok(None)
@@ -218,7 +231,7 @@ impl Member {
         RoomKey { namespace: self.entry.namespace, name: room.into() }
     }
 
-    fn join(&self, room: RoomKey, ticket: Ticket) {
+    fn join(&self, room: RoomKey, ticket: Ticket, since: Option<Position>) {
         {
             let mut rooms = self.entry.rooms.borrow_mut();
             if !rooms.contains_key(&room) && rooms.len() >= self.rooms.shared.rules.max_rooms_per_client {
@@ -226,7 +239,7 @@ impl Member {
             }
             rooms.entry(room.clone()).or_default().joins += 1;
         }
-        local::ask(&self.rooms, &self.entry, room, ticket, Ask::Join { deflate: self.entry.deflate });
+        local::ask(&self.rooms, &self.entry, room, ticket, Ask::Join { deflate: self.entry.deflate, since });
     }
 
     /// Asks something that only a member of the room may ask.

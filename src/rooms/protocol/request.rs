@@ -1,6 +1,7 @@
 //! Reading what a client sent: one pass over the text, in which every value of the payload stays raw
 //! until the request's type says what it must be.
 use super::{NAME_MAX, is_room_name};
+use crate::rooms::mail::Position;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -70,6 +71,14 @@ object! {
         pub message: &'a RawValue = "message",
         limit: &'a RawValue = "limit",
         after: &'a RawValue = "after",
+        since: &'a RawValue = "since",
+    }
+}
+
+object! {
+    struct Since {
+        epoch: &'a RawValue = "epoch",
+        offset: &'a RawValue = "offset",
     }
 }
 
@@ -142,6 +151,16 @@ impl<'a> Payload<'a> {
         }
     }
 
+    /// `since`, where it is there: the place of the last message that the client has.
+    pub fn since(&self) -> Result<Option<Position>, Cow<'static, str>> {
+        let Some(raw) = self.since.filter(|r| r.get() != "null") else { return Ok(None) };
+        let wrong = "\"payload.since\" must have an epoch, a string, and an offset, a whole number";
+        let since: Since = serde_json::from_str(raw.get()).map_err(|_| wrong)?;
+        let epoch = string(since.epoch.ok_or(wrong)?, "payload.since.epoch")?;
+        let offset = serde_json::from_str(since.offset.ok_or(wrong)?.get()).map_err(|_| wrong)?;
+        Ok(Some(Position { epoch: epoch.into(), offset }))
+    }
+
     /// `after`, where it is there.
     pub fn after(&self) -> Result<Option<String>, Cow<'static, str>> {
         let Some(raw) = self.after.filter(|r| r.get() != "null") else { return Ok(None) };
@@ -212,6 +231,12 @@ mod tests {
         assert_eq!(payload(r#"{"type":"x","payload":{"room_id":"\u0061"}}"#).room_id().unwrap(), "a");
         assert!(payload(r#"{"type":"x","payload":{"limit":0}}"#).limit().is_err());
         assert_eq!(payload(r#"{"type":"x","payload":{"limit":5000}}"#).limit().unwrap(), 1000);
+        for since in [r#"{}"#, r#"[]"#, r#"{"epoch":"e"}"#, r#"{"epoch":1,"offset":1}"#, r#"{"epoch":"e","offset":-1}"#]
+        {
+            let text = format!(r#"{{"type":"x","payload":{{"since":{since}}}}}"#);
+            let fault = read(&text).ok().unwrap().payload.since().unwrap_err();
+            assert!(fault.contains("payload.since"), "{since}: {fault}");
+        }
     }
 
     #[test]
