@@ -54,16 +54,21 @@ pub struct State {
 pub async fn serve(listener: TcpListener, state: Arc<State>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
+    let mut paused = false;
     // The semaphore is never closed.
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!(%error, "the admin interface cannot accept");
+                // Once, however long it takes.
+                if !std::mem::replace(&mut paused, true) {
+                    tracing::warn!(%error, "the admin interface cannot accept");
+                }
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
+        paused = false;
         while connections.try_join_next().is_some() {}
         let state = Arc::clone(&state);
         connections.spawn(async move {

@@ -87,13 +87,18 @@ type Body = Either<Full<Bytes>, Incoming>;
 /// Serves the requests of one connection. `head_timeout` is what is left for the first head, and
 /// what every later one has.
 pub async fn serve(front: Rc<Front>, stream: Stream, entrance: Rc<Entrance>, head_timeout: Duration) {
-    let asked = Rc::new(Cell::new(false));
+    // The first request, or the lack of one, has an outcome; later ones where they come.
+    let owed = Rc::new(Cell::new(true));
     let service = service_fn({
-        let (front, asked) = (front.clone(), asked.clone());
+        let (front, owed) = (front.clone(), owed.clone());
         move |request| {
-            asked.set(true);
-            let (front, entrance) = (front.clone(), entrance.clone());
-            async move { Ok::<_, Infallible>(front.answer(&entrance, request).await) }
+            owed.set(true);
+            let (front, entrance, owed) = (front.clone(), entrance.clone(), owed.clone());
+            async move {
+                let answer = front.answer(&entrance, request).await;
+                owed.set(false);
+                Ok::<_, Infallible>(answer)
+            }
         }
     });
     let connection = http1::Builder::new()
@@ -107,8 +112,7 @@ pub async fn serve(front: Rc<Front>, stream: Stream, entrance: Rc<Entrance>, hea
         Err(error) if error.is_parse() => Handshake::Malformed,
         Err(_) | Ok(()) => Handshake::Disconnected,
     };
-    // A request has an outcome of its own; how its connection ends later is none.
-    if !asked.get() {
+    if owed.get() {
         front.around.shard.metrics().handshake(outcome);
     }
 }

@@ -18,8 +18,8 @@ pub struct Upgrade {
     pub accept: HeaderValue,
     /// Offered subprotocols, without the token's pair, as one list.
     pub protocols: Vec<String>,
-    /// Whether a token came among the subprotocols.
-    pub token_pair: Option<String>,
+    /// The name before a token among the subprotocols, where it was offered.
+    pub token_name: Option<String>,
     /// Every `Sec-WebSocket-Extensions` value. Copied: a `HeaderValue` would keep the whole head in memory.
     pub extensions: Vec<String>,
 }
@@ -62,12 +62,12 @@ impl Upgrade {
         }
         let key = headers.get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).filter(|key| is_key(key));
         let key = key.ok_or_else(|| bad("Sec-WebSocket-Key must be 16 bytes in base64"))?;
-        let Offered { protocols, pair } =
+        let Offered { protocols, named } =
             offered_protocols(auth, headers).map_err(|_| bad("malformed Sec-WebSocket-Protocol"))?;
         Ok(Upgrade {
             accept: HeaderValue::try_from(accept_key(key)).map_err(|_| bad("Sec-WebSocket-Key"))?,
             protocols: protocols.into_iter().map(str::to_owned).collect(),
-            token_pair: pair.then(|| auth.subprotocol.clone()),
+            token_name: named.then(|| auth.subprotocol.clone()),
             extensions: texts(headers, &SEC_WEBSOCKET_EXTENSIONS).map(str::to_owned).collect(),
         })
     }
@@ -75,13 +75,13 @@ impl Upgrade {
     /// The subprotocol of an answer that has nothing to say about them: the first that was offered,
     /// or the token's own, so that browsers take the 101.
     pub fn any_protocol(&self) -> Option<HeaderValue> {
-        let name = self.protocols.first().or(self.token_pair.as_ref())?;
+        let name = self.protocols.first().or(self.token_name.as_ref())?;
         HeaderValue::try_from(name).ok()
     }
 
     /// `wanted` where it was offered, else the token's own.
     pub fn protocol(&self, wanted: &str) -> Option<HeaderValue> {
-        let name = self.protocols.iter().find(|p| *p == wanted).or(self.token_pair.as_ref())?;
+        let name = self.protocols.iter().find(|p| *p == wanted).or(self.token_name.as_ref())?;
         HeaderValue::try_from(name).ok()
     }
 }

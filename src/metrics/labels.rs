@@ -37,7 +37,7 @@ labels! {
         HeadTimeout = "head_timeout",
         /// The request head was not HTTP.
         Malformed = "malformed",
-        /// The peer went away before its request head was complete.
+        /// The peer went away before its request was complete or answered.
         Disconnected = "disconnected",
     }
 }

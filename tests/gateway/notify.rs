@@ -40,3 +40,21 @@ async fn ready_watchdog_reload_and_stop_are_told() {
     assert!(heard(&systemd).await.starts_with("STOPPING=1\n"));
     assert!(gateway.exit().await.success());
 }
+
+/// Nobody writes into the pipe that the secret has become: the reload never ends, and holds up no stop.
+#[tokio::test]
+async fn a_reload_that_hangs_does_not_hold_up_the_end() {
+    let folder = Folder::new();
+    let path = folder.path().join("notify");
+    let systemd = UnixDatagram::bind(&path).unwrap();
+    let setup = Setup::new().environment("NOTIFY_SOCKET", path.to_str().unwrap());
+    let mut gateway = setup.start(&format!("{PLAIN}{SECRET_AUTH}{ECHO}")).await;
+    assert!(heard(&systemd).await.starts_with("READY=1\n"));
+    let secret = gateway.folder.path().join("jwt-secret");
+    std::fs::remove_file(&secret).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&secret).status().unwrap().success());
+    gateway.signal("HUP");
+    assert!(heard(&systemd).await.starts_with("RELOADING=1\n"));
+    assert!(gateway.stop().await.success());
+    assert!(heard(&systemd).await.starts_with("STOPPING=1\n"));
+}

@@ -1,4 +1,5 @@
 //! Health, metrics and the line that every ended session leaves in the log.
+use crate::support::raw::upgrade_head;
 use crate::support::token::good;
 use crate::support::*;
 use serde_json::Value;
@@ -129,19 +130,28 @@ async fn a_client_cannot_write_lines_of_the_log() {
 /// A connection that was refused and is kept by its client ends with no second outcome.
 #[tokio::test]
 async fn a_connection_has_one_outcome() {
+    let backend = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = proxy(&[backend.local_addr().unwrap().port()]);
     let listener = listener("127.0.0.1:0", "header_timeout = \"300ms\"");
-    let gateway = Gateway::start(&format!("{listener}{OPEN}{ECHO}{ADMIN}")).await;
+    let gateway = Gateway::start(&format!("{listener}{OPEN}{ADMIN}{proxy}")).await;
     let mut refused = gateway.raw().await;
     refused.send("GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     let head = refused.read_head().await;
     refused.read_body(&head).await;
     assert!(refused.try_read_head().await.is_none());
     drop(gateway.raw().await);
+    let mut half = gateway.raw().await;
+    half.send("GET /nowhere HTTP/1.1\r\nHost: localhost\r\n").await;
+    drop(half);
+    let mut unanswered = gateway.raw().await;
+    unanswered.send(upgrade_head("/live/x", &[])).await;
+    let _silent = within(backend.accept()).await.unwrap();
+    drop(unanswered);
     let handshakes =
         |metrics: &str, outcome: &str| sum(metrics, "wsgate_handshakes_total", &[&format!("\"{outcome}\"")]);
     let metrics = eventually(|| async {
         let metrics = gateway.admin_get("/metrics").await.1;
-        (handshakes(&metrics, "disconnected") == 1.0).then_some(metrics)
+        (handshakes(&metrics, "disconnected") == 3.0).then_some(metrics)
     })
     .await;
     assert_eq!(handshakes(&metrics, "refused"), 1.0);

@@ -317,3 +317,14 @@ async fn tokens_never_reach_the_log() {
         }
     }
 }
+
+/// Browsers take no 101 that names none of the subprotocols they offered, and would show 1006.
+#[tokio::test]
+async fn a_refusal_names_the_subprotocol_that_was_offered_without_a_token() {
+    let gateway = Gateway::start(&format!("{PLAIN}{ECHO}{SECRET_AUTH}")).await;
+    for (offered, named) in [("bearer", "bearer"), ("chat, bearer", "chat"), ("bearer, x.y.z", "bearer")] {
+        let head = answer(&gateway, "/echo", &[&format!("Sec-WebSocket-Protocol: {offered}")]).await;
+        assert_eq!(head.status, 101, "{head:?}");
+        assert_eq!(head.header("sec-websocket-protocol"), Some(named), "{offered}");
+    }
+}

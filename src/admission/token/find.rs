@@ -165,14 +165,14 @@ pub struct Offered<'a> {
     /// The names that were offered, in order, without the configured one and the token after it.
     /// What a backend is told, and what an answer is chosen from.
     pub protocols: Vec<&'a str>,
-    /// Whether the configured name and a token were among them: then the answer may name it.
-    pub pair: bool,
+    /// Whether the configured name was among them: then the answer may name it.
+    pub named: bool,
 }
 
 impl fmt::Debug for Offered<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A client that misspells the pair's name has its token among the protocols.
-        f.debug_struct("Offered").field("protocols", &self.protocols.len()).field("pair", &self.pair).finish()
+        f.debug_struct("Offered").field("protocols", &self.protocols.len()).field("named", &self.named).finish()
     }
 }
 
@@ -198,7 +198,8 @@ pub fn offered_protocols<'a>(auth: &Auth, headers: &'a HeaderMap) -> Result<Offe
     let mut elements = list(headers)?.into_iter();
     while let Some(element) = elements.next() {
         if element == auth.subprotocol {
-            offered.pair |= elements.next().is_some();
+            offered.named = true;
+            elements.next();
         } else if is_http_token(element) {
             offered.protocols.push(element);
         } else {
@@ -346,23 +347,23 @@ mod tests {
     fn found_does_not_print_its_token() {
         let found = Found { source: Header, token: "very.secret.token".into() };
         assert!(!format!("{found:?}").contains("secret"));
-        let offered = Offered { protocols: vec!["very.secret.token"], pair: false };
+        let offered = Offered { protocols: vec!["very.secret.token"], named: false };
         assert!(!format!("{offered:?}").contains("secret"));
     }
 
     #[test]
     fn protocols_without_the_pair() {
-        for (lines, protocols, pair) in [
+        for (lines, protocols, named) in [
             (&[][..], &[][..], false),
             (&["rooms.v1, bearer, a.b=", "x"], &["rooms.v1", "x"], true),
             (&["bearer", "a.b.c, x"], &["x"], true),
             (&["bearer, a, y, bearer, b, z"], &["y", "z"], true),
-            (&["x, bearer"], &["x"], false),
+            (&["x, bearer"], &["x"], true),
             (&["a,,b , c"], &["a", "b", "c"], false),
         ] {
             let lines: Vec<_> = lines.iter().map(|line| ("sec-websocket-protocol", *line)).collect();
             let headers = headers(&lines);
-            assert_eq!(offered_protocols(&auth(), &headers), Ok(Offered { protocols: protocols.to_vec(), pair }));
+            assert_eq!(offered_protocols(&auth(), &headers), Ok(Offered { protocols: protocols.to_vec(), named }));
         }
         for line in ["a b", "a/b", "a;b", "\"a\"", "\u{fc}"] {
             let headers = headers(&[("sec-websocket-protocol", line)]);
