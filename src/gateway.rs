@@ -111,6 +111,23 @@ async fn serve(config: Arc<Config>, program: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// What `serve` would miss of the files that the configuration names: keys and certificates that cannot be
+/// read or do not fit. What `serve` makes itself is not missed.
+pub fn missing_files(config: &Config) -> Vec<String> {
+    let mut missing = Vec::new();
+    let made = matches!(&config.auth.key, Some(KeySource::SecretFile { path, generate: true }) if !path.exists());
+    if !made && let Err(error) = token::Verifier::load(&config.auth) {
+        missing.push(error.to_string());
+    }
+    for listener in config.listeners.iter().filter(|l| !l.tls.is_empty()) {
+        let made = listener.tls.iter().any(|c| c.generate && !c.certificate.exists() && !c.private_key.exists());
+        if !made && let Err(error) = Tls::load(&listener.tls) {
+            missing.push(error.to_string());
+        }
+    }
+    missing
+}
+
 /// Signals that people and service managers send.
 struct Signals {
     stop: Stop,

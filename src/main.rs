@@ -71,7 +71,11 @@ fn run(cli: Cli) -> Result<(), String> {
             gateway::run(config, &again)
         }
         Command::Check => {
-            load()?;
+            let config = load()?;
+            // The file is good all the same: it may be checked on a machine that is not to serve it.
+            for missing in gateway::missing_files(&config) {
+                eprintln!("wsgate: serve would miss: {missing}");
+            }
             print_line(&format!("{}: good", path.display()))
         }
         Command::Token(args) => print_line(&sign(&load()?, &args)?),

@@ -24,6 +24,15 @@ fn check_accepts_a_good_file() {
 }
 
 #[test]
+fn check_says_which_files_serve_would_miss() {
+    let folder = Folder::new();
+    folder.write("good.toml", format!("{PLAIN}{SECRET_AUTH}{ECHO}{ROOMS}"));
+    let output = wsgate(&folder, &["check", "--config", "good.toml"]);
+    assert!(output.status.success(), "the file itself is good: {}", printed(&output));
+    assert!(text(&output.stderr).contains("jwt-secret"), "{}", printed(&output));
+}
+
+#[test]
 fn check_tells_every_fault_with_its_place() {
     let folder = Folder::new();
     folder
