@@ -4,7 +4,8 @@
 //! of its own; it never is a return value, because in a cluster the order is made elsewhere.
 pub mod memory;
 
-use super::mail::{Position, RoomKey};
+pub use super::mail::{Position, RoomKey};
+
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::task::{Context, Poll};

@@ -155,13 +155,12 @@ impl Conversation {
             if let Err(close) = self.keep_time(cx, timer.as_mut()) {
                 return Poll::Ready(close);
             }
-            let flushed = self.seat.handle.peer.borrow_mut().poll_flush(cx);
-            if flushed == Poll::Ready(Flush::Failed) {
-                return Poll::Ready(Close::lost(By::Client, "the connection failed"));
-            }
+            let failed = self.seat.handle.peer.borrow_mut().poll_flush(cx) == Poll::Ready(Flush::Failed);
             if !self.may_read() {
-                return Poll::Pending;
+                let lost = || Close::lost(By::Client, "the connection failed");
+                return if failed { Poll::Ready(lost()) } else { Poll::Pending };
             }
+            // Also where it has failed: the last that came may be a Close.
             match self.poll_input(cx, input) {
                 Poll::Ready(Ok(())) => (),
                 Poll::Ready(Err(close)) => return Poll::Ready(close),

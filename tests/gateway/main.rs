@@ -4,6 +4,7 @@
 mod support;
 
 mod admission;
+mod closing;
 mod descriptors;
 mod heads;
 mod limits;

@@ -222,6 +222,14 @@ impl RawWs {
         }
     }
 
+    /// The other side ends the connection in order, without a reset, and sends nothing more.
+    pub async fn expect_orderly_end(&mut self) {
+        let mut chunk = [0; 4096];
+        let read = within(self.stream.read(&mut chunk)).await;
+        assert_eq!(read.expect("the connection was reset"), 0, "more came");
+        assert!(self.rest.is_empty(), "more came: {:?}", String::from_utf8_lossy(&self.rest));
+    }
+
     /// The other side ends the connection and sends nothing more.
     pub async fn expect_end(&mut self) {
         while self.fill().await {}
