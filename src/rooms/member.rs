@@ -7,6 +7,7 @@ use crate::close::{Close, Code};
 use crate::config::{Limits, Namespace};
 use crate::identity::Identity;
 use crate::shard::Handle;
+use crate::ws::frame::{Opcode, frame};
 use jiff::Timestamp;
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -58,6 +59,12 @@ impl Visitor {
             return Err(Close::gateway(Code::AuthRequired));
         }
         auth(&request).map_err(|_| Close::gateway(Code::AuthRequired))
+    }
+
+    /// Tells it that it will be closed, and what to do then.
+    pub fn say_goodbye(handle: &Handle, close: &Close) {
+        let text = protocol::push::disconnect(close);
+        handle.send(frame(Opcode::Text, text.as_bytes()), text.len(), Instant::now());
     }
 }
 

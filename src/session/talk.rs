@@ -107,10 +107,10 @@ impl Talk {
             let mut timer = pin!(sleep_until(conversation.deadlines.next().unwrap_or_else(|| Instant::now() + FAR)));
             poll_fn(|cx| conversation.poll(cx, timer.as_mut(), input)).await
         };
-        if let Stage::Member(member) = std::mem::replace(&mut conversation.stage, Stage::Echo)
-            && close.by == By::Gateway
-        {
-            member.say_goodbye(&close);
+        match std::mem::replace(&mut conversation.stage, Stage::Echo) {
+            Stage::Member(member) if close.by == By::Gateway => member.say_goodbye(&close),
+            Stage::Visitor if close.by == By::Gateway => Visitor::say_goodbye(&conversation.seat.handle, &close),
+            Stage::Member(_) | Stage::Visitor | Stage::Echo => (),
         }
         close
     }

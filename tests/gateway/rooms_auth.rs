@@ -30,6 +30,7 @@ async fn anything_else_as_the_first_message_is_4001() {
     {
         let mut client = gateway.open("/ws").await;
         client.text(first).await;
+        assert_eq!(client.expect("disconnect").await["payload"]["code"], 4001);
         client.closes_with(4001).await;
     }
 }
@@ -55,6 +56,7 @@ async fn a_bad_token_as_the_first_message_is_4002() {
     for token in ["", "a.b.c", &Token::of("alice").expires_in(-999).sign()] {
         let mut client = gateway.open("/ws").await;
         client.json(json!({"type": "auth", "payload": {"token": token}})).await;
+        assert_eq!(client.expect("disconnect").await["payload"]["code"], 4002);
         let reason = client.closes_with(4002).await;
         assert!(!reason.contains("eyJ"), "{reason}");
     }
