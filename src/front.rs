@@ -1,4 +1,6 @@
 //! hyper in front: one request head after another, until one is let in and becomes a session.
+mod patient;
+
 use crate::admission::refusal::Refusal;
 use crate::admission::token::uri_without_token;
 use crate::admission::{Admitted, Entrance, Who};
@@ -21,6 +23,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use patient::Patient;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -105,7 +108,7 @@ pub async fn serve(front: Rc<Front>, stream: Stream, entrance: Rc<Entrance>, hea
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
         .max_buf_size(HEAD_MAX)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Patient::new(stream)), service)
         .with_upgrades();
     let outcome = match connection.await {
         Err(error) if error.is_timeout() => Handshake::HeadTimeout,
@@ -252,7 +255,7 @@ impl Front {
 async fn upgraded(upgrade: OnUpgrade) -> Option<(Stream, Vec<u8>)> {
     // The client has gone before the 101 was out.
     let upgraded = upgrade.await.ok()?;
-    let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
+    let parts = upgraded.downcast::<TokioIo<Patient<Stream>>>().ok()?;
     // Copied: what `Bytes` turns into would keep the whole buffer of the head, also for no byte of it.
-    Some((parts.io.into_inner(), parts.read_buf.to_vec()))
+    Some((parts.io.into_inner().into_inner(), parts.read_buf.to_vec()))
 }

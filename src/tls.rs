@@ -9,7 +9,6 @@ pub use generate::generate;
 use crate::config::{Certificate, keys};
 use choice::{Choice, Shown};
 use std::fmt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
@@ -131,10 +130,7 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, LoadError> {
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, LoadError> {
     let bytes = keys::read(path)?;
-    let mode = std::fs::metadata(path).map_or(0, |data| data.permissions().mode());
-    if mode & 0o077 != 0 {
-        tracing::warn!(path = %path.display(), mode = format!("{:o}", mode & 0o777), "private key that others may read");
-    }
+    keys::warn_if_open(path);
     // The library's own words may quote a line of the file.
     rustls_pemfile::private_key(&mut bytes.as_slice())
         .map_err(|_| LoadError::file(path, "malformed PEM"))?

@@ -137,6 +137,19 @@ mod tests {
     }
 
     #[test]
+    fn hosts() {
+        for good in ["localhost", "localhost:8443", "127.0.0.1:1", "[::1]:1", "[::1]", "a_b.test", "a.test.", "A.test:"]
+        {
+            assert!(is_host(good), "{good}");
+        }
+        for bad in
+            ["", " ", "a b", "a/b", "a@b", "@b", "a?b", "a#b", "a%20b", "\u{e9}.test", "a,b c", "[::1", "::1]", "a:b:c"]
+        {
+            assert!(!is_host(bad), "{bad}");
+        }
+    }
+
+    #[test]
     fn a_stranger_is_not_believed() {
         let client = of("192.0.2.9", &[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "http")]);
         assert_eq!(client.ip.unwrap().to_string(), "192.0.2.9");

@@ -3,7 +3,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// Largest key, certificate or key set that is read, in bytes.
@@ -51,6 +51,18 @@ pub fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     Ok(bytes)
 }
 
+/// Warns of a key or secret that everybody on the machine may read. A group may: the gateway's own.
+pub fn warn_if_open(path: &Path) {
+    let mode = fs::metadata(path).map_or(0, |data| data.permissions().mode());
+    if is_open(mode) {
+        tracing::warn!(path = %path.display(), mode = format!("{:o}", mode & 0o777), "a key that everybody may read");
+    }
+}
+
+fn is_open(mode: u32) -> bool {
+    mode & 0o007 != 0
+}
+
 /// Makes a file with these contents and permissions unless one is there; directories above it are
 /// made too. A reader sees nothing or all of it, and of several that try at once one wins.
 /// Tells whether this call made it.
@@ -90,7 +102,6 @@ fn write_draft(draft: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
 pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
 
     /// A directory of a test's own, gone on Drop.
@@ -155,6 +166,14 @@ pub(crate) mod tests {
         });
         assert_eq!(made.iter().filter(|made| **made).count(), 1);
         assert_eq!(directory.names(), ["key"]);
+    }
+
+    /// `systemd/README.md` installs keys with 0640.
+    #[test]
+    fn a_group_may_read_a_key() {
+        for (mode, open) in [(0o600, false), (0o400, false), (0o640, false), (0o644, true), (0o602, true)] {
+            assert_eq!(is_open(0o100_000 | mode), open, "{mode:o}");
+        }
     }
 
     #[test]

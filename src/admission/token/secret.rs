@@ -26,6 +26,7 @@ pub(super) fn load(auth: &Auth) -> Result<Option<Secret>, LoadError> {
         Some(KeySource::Secret(secret)) => Ok(Some(secret.clone())),
         Some(KeySource::SecretFile { path, .. }) => {
             let bytes = keys::read(path)?;
+            keys::warn_if_open(path);
             let secret = bytes.trim_ascii();
             if secret.len() < SECRET_BYTES_MIN {
                 return Err(LoadError::file(path, short));
