@@ -94,6 +94,7 @@ pub struct ShardMetrics {
     sessions: [Gauge; ServiceLabel::COUNT],
     rooms: Gauge,
     room_members: Gauge,
+    backlog_bytes: Gauge,
     handshakes: [AtomicU64; Handshake::COUNT],
     refusals: [AtomicU64; Refused::COUNT],
     closes: [[[AtomicU64; labels::CODES]; labels::BY.len()]; ServiceLabel::COUNT],
@@ -207,6 +208,16 @@ impl ShardMetrics {
     /// A message of a room was put into the outboxes of `n` members.
     pub fn delivered(&self, n: u64) {
         self.deliveries.fetch_add(n, Relaxed);
+    }
+
+    /// `n` bytes could not be written at once and wait in an outbox.
+    pub fn backlog_grew(&self, n: u64) {
+        self.backlog_bytes.add(n);
+    }
+
+    /// `n` waiting bytes were written or thrown away.
+    pub fn backlog_shrank(&self, n: u64) {
+        self.backlog_bytes.subtract(n);
     }
 
     /// A timer of the shard fired `late` after its time: how long everything else there waited.

@@ -21,7 +21,6 @@ use home::Home;
 use local::Local;
 use mail::{Mail, Post};
 use std::cell::RefCell;
-use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -92,7 +91,7 @@ impl Rooms {
     /// Handles mail and the broker's events, in slices. Ends when every sender is gone.
     pub async fn run(self: Rc<Self>, mut inbox: Inbox) {
         let mut batch = Vec::new();
-        poll_fn(|cx| self.slice(cx, &mut inbox, &mut batch)).await;
+        self.shard.run_loop("rooms", |cx| self.slice(cx, &mut inbox, &mut batch)).await;
     }
 
     /// One slice; `batch` is mail that was taken out of the mailbox, the first of it last.

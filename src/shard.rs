@@ -12,9 +12,12 @@ use crate::ws::deflate::{Deflater, Inflater};
 use bytes::Bytes;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -51,6 +54,8 @@ pub struct Handle {
     order: RefCell<Option<Close>>,
     restart_at: Cell<Option<Instant>>,
     marked: Cell<bool>,
+    /// What of the backlog the metrics know.
+    counted: Cell<usize>,
 }
 
 impl Shard {
@@ -83,6 +88,7 @@ impl Shard {
             order: RefCell::new(None),
             restart_at: Cell::new(None),
             marked: Cell::new(false),
+            counted: Cell::new(0),
         });
         if let Some((until, window)) = self.draining.get() {
             handle.restart_at.set(Some(spread(until, window)));
@@ -123,7 +129,32 @@ impl Shard {
 
     /// Writes the queues of marked sessions, in slices of about 1 ms. Never ends.
     pub async fn run_fanout(self: Rc<Self>) {
-        self.fanout.run().await;
+        self.run_loop("fan-out", |cx| self.fanout.slice(cx, |handle| self.count_backlog(handle))).await;
+    }
+
+    /// Turns a loop that all sessions of the shard need. A panic, always a bug, costs what the turn
+    /// was about; without the loop every session would hang.
+    pub async fn run_loop(&self, name: &'static str, mut turn: impl FnMut(&mut Context<'_>) -> Poll<()>) {
+        poll_fn(|cx| {
+            catch_unwind(AssertUnwindSafe(|| turn(cx))).unwrap_or_else(|_| {
+                self.metrics().panicked();
+                tracing::error!(shard = self.index, name, "a loop of the shard has panicked and goes on");
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            })
+        })
+        .await;
+    }
+
+    /// Tells the metrics how the backlog of a session has changed. Called after its queue was flushed.
+    pub fn count_backlog(&self, handle: &Handle) {
+        let backlog = handle.peer.borrow().backlog();
+        let counted = handle.counted.replace(backlog);
+        if backlog > counted {
+            self.metrics().backlog_grew((backlog - counted) as u64);
+        } else if backlog < counted {
+            self.metrics().backlog_shrank((counted - backlog) as u64);
+        }
     }
 }
 
@@ -173,6 +204,7 @@ pub struct Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        self.shard.metrics().backlog_shrank(self.handle.counted.take() as u64);
         self.shard.sessions.borrow_mut().remove(self.slot);
         if self.shard.sessions() == 0 {
             self.shard.emptied.notify_one();
@@ -223,5 +255,26 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.shard.metrics().connection_closed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_loop_that_panics_goes_on() {
+        let metrics = Metrics::new(1);
+        let shard = Shard::new(0, metrics.clone());
+        let mut turns = 0;
+        let turn = |_: &mut Context<'_>| {
+            turns += 1;
+            assert!(turns > 3, "a bug");
+            Poll::Ready(())
+        };
+        shard.run_loop("test", turn).await;
+        assert_eq!(turns, 4);
+        assert!(metrics.encode().contains("\nwsgate_session_panics_total 3\n"), "{}", metrics.encode());
     }
 }

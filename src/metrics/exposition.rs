@@ -92,11 +92,17 @@ impl Blocks {
         gauge(out, "wsgate_room_members", "Sessions in rooms, summed over the rooms", self.level(|s| &s.room_members))?;
         let deliveries = self.sum(|s| &s.deliveries);
         counter(out, "wsgate_deliveries", "Room messages put into outboxes of members", deliveries)?;
-        Ok(())
+        let backlog = self.level(|s| &s.backlog_bytes);
+        gauge(out, "wsgate_backlog_bytes", "Bytes that wait in outboxes for slow clients", backlog)
     }
 
     fn shards(&self, out: &mut DescriptorEncoder) -> Result {
-        counter(out, "wsgate_session_panics", "Sessions ended by a panic: a bug", self.sum(|s| &s.panics))?;
+        counter(
+            out,
+            "wsgate_session_panics",
+            "Panics that ended a session, or one turn of a shard's loop: each is a bug",
+            self.sum(|s| &s.panics),
+        )?;
         let pauses = self.sum(|s| &s.accept_pauses);
         counter(out, "wsgate_accept_pauses", "Times that accepting stopped for want of descriptors", pauses)?;
         let bounds = LAG_BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);

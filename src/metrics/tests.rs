@@ -66,7 +66,7 @@ fn every_series_is_there_from_the_start_at_zero() {
             }
         }
     }
-    for name in ["connections", "rooms", "room_members", "deliveries_total"] {
+    for name in ["connections", "rooms", "room_members", "deliveries_total", "backlog_bytes"] {
         expected.push(format!("wsgate_{name}"));
     }
     for name in ["session_panics_total", "accept_pauses_total", "loop_lag_seconds_count"] {
@@ -94,11 +94,14 @@ fn a_scrape_adds_the_shards_up() {
         shard.delivered(7);
         shard.loop_lag(Duration::from_millis(2));
     }
+    metrics.shard(1).backlog_grew(10);
     // Opened on one thread, closed on another.
     metrics.shard(0).connection_closed();
     metrics.shard(0).connection_closed();
+    metrics.shard(0).backlog_shrank(4);
     let found = series(&metrics.encode());
     assert_eq!(found["wsgate_connections"], 1.0);
+    assert_eq!(found["wsgate_backlog_bytes"], 6.0);
     assert_eq!(found[r#"wsgate_handshakes_total{outcome="accepted"}"#], 3.0);
     assert_eq!(found[r#"wsgate_refusals_total{reason="origin"}"#], 3.0);
     assert_eq!(found[r#"wsgate_sessions{service="rooms"}"#], 3.0);

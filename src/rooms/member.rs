@@ -168,7 +168,7 @@ impl Member {
         refused.is_none()
     }
 
-    /// Answers a text that came too fast and was thrown away.
+    /// Answers a message that came too fast and was thrown away. `text`: empty for a binary one.
     pub fn too_fast(&self, text: &str, wait: Duration) {
         let id = read(text).ok().and_then(|r| r.message_id.map(Cow::into_owned));
         self.refuse(Code::RateLimit, Code::RateLimit.message(), Some(wait), id.as_deref());

@@ -156,6 +156,7 @@ impl Conversation {
                 return Poll::Ready(close);
             }
             let failed = self.seat.handle.peer.borrow_mut().poll_flush(cx) == Poll::Ready(Flush::Failed);
+            self.around.shard.count_backlog(&self.seat.handle);
             if !self.may_read() {
                 let lost = || Close::lost(By::Client, "the connection failed");
                 return if failed { Poll::Ready(lost()) } else { Poll::Pending };
@@ -297,6 +298,10 @@ impl Conversation {
         match (self.route.limits.on_excess, &self.stage, event) {
             (OnExcess::Reject, Stage::Member(member), Event::Text(text)) => {
                 member.too_fast(text, wait);
+                Ok(())
+            }
+            (OnExcess::Reject, Stage::Member(member), Event::Binary(_)) => {
+                member.too_fast("", wait);
                 Ok(())
             }
             // A Ping too many gets no Pong; there is nothing else in these that could be answered.

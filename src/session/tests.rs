@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
-const ROUTES: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\n[[route]]\npath = \"/echo\"\nservice = \"echo\"\n\
+const ROUTES: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\n[[route]]\npath = \"/echo\"\nservice = \"echo\"\nlimits = { on_excess = \"close\" }\n\
                       [[route]]\npath = \"/ws\"\nservice = \"rooms\"\n[auth]\nsecret_env = \"SECRET\"\nleeway = \"0s\"\n";
 const SECRET: &str = "a secret that only the tests know, 0123456789";
 /// What a test that goes wrong waits, on a clock that is paused.

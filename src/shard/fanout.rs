@@ -4,7 +4,6 @@ use super::Handle;
 use crate::outbox::Flush;
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -28,11 +27,8 @@ impl Fanout {
         }
     }
 
-    pub(super) async fn run(&self) {
-        poll_fn(|cx| self.slice(cx)).await
-    }
-
-    fn slice(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// One slice; `flushed` learns of every session whose queue was flushed.
+    pub(super) fn slice(&self, cx: &mut Context<'_>, flushed: impl Fn(&Handle)) -> Poll<()> {
         let started = Instant::now();
         let mut writes = 0;
         loop {
@@ -43,6 +39,7 @@ impl Fanout {
             handle.marked.set(false);
             // A blocked or failed peer has woken its session, which goes on from there.
             let _: Flush = handle.peer.borrow_mut().flush();
+            flushed(&handle);
             writes += 1;
             if writes % WRITES_PER_LOOK == 0 && started.elapsed() > SLICE {
                 cx.waker().wake_by_ref();

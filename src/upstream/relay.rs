@@ -176,6 +176,7 @@ impl Link {
             self.backend_halted(halt, now);
         }
         self.end_waiting_for_frame();
+        self.seat.shard.count_backlog(&self.seat.handle);
         self.stage != before
             || self.down.can_ping(&self.seat.handle.peer.borrow())
             || self.up.can_ping(&self.backend.borrow())

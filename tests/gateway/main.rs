@@ -5,6 +5,7 @@ mod support;
 
 mod admission;
 mod closing;
+mod crowds;
 mod descriptors;
 mod heads;
 mod limits;

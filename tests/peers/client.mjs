@@ -11,7 +11,7 @@ const options = { maxPayload: 64 << 20, perMessageDeflate: { threshold: 0 }, hea
 if (process.env.WSGATE_TEST_CA) options.ca = readFileSync(process.env.WSGATE_TEST_CA);
 if (process.env.WSGATE_TEST_ORIGIN) options.origin = process.env.WSGATE_TEST_ORIGIN;
 const protocols = (process.env.WSGATE_TEST_PROTOCOLS ?? "").split(",").filter(Boolean);
-if (scenario === "rooms") protocols.push("rooms.v1", "bearer", token);
+if (["rooms", "listen"].includes(scenario)) protocols.push("rooms.v1", "bearer", token);
 
 const socket = new WebSocket(url, protocols, options);
 const queue = [];
@@ -75,6 +75,15 @@ const scenarios = {
     say("leave_room", { room_id: "peers" });
     await message("room_left");
     await finish({ client_id: established.payload.client_id, joined: joined.payload, chat: chat.payload });
+  },
+  // Reads a room up to a message that is null.
+  async listen() {
+    await message("connection_established");
+    say("join_room", { room_id: "peers" });
+    const texts = [];
+    let text;
+    while ((text = (await message("chat_message")).payload.message) !== null) texts.push(text);
+    await finish({ messages: texts.length, texts });
   },
   // Waits for the end, whoever makes it.
   async end() {

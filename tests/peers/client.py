@@ -19,7 +19,7 @@ if ca := os.environ.get("WSGATE_TEST_CA"):
     options["ssl"].verify_flags &= ~ssl.VERIFY_X509_STRICT  # a self-signed certificate is its own root
 if origin := os.environ.get("WSGATE_TEST_ORIGIN"):
     options["origin"] = origin
-if scenario == "rooms":
+if scenario in ("rooms", "listen"):
     protocols += ["rooms.v1", "bearer", token]
 
 
@@ -57,6 +57,16 @@ async def rooms(socket):
     return {"client_id": established["payload"]["client_id"], "joined": joined["payload"], "chat": chat["payload"]}
 
 
+async def listen(socket):
+    """Reads a room up to a message that is null."""
+    await message(socket, "connection_established")
+    await say(socket, "join_room", {"room_id": "peers"})
+    texts = []
+    while (text := (await message(socket, "chat_message"))["payload"]["message"]) is not None:
+        texts.append(text)
+    return {"messages": len(texts), "texts": texts}
+
+
 async def end(socket):
     """Waits for the end, whoever makes it."""
     try:
@@ -69,7 +79,7 @@ async def end(socket):
 async def main():
     try:
         async with connect(url, subprotocols=protocols or None, **options) as socket:
-            result = await {"echo": echo, "rooms": rooms, "end": end}[scenario](socket)
+            result = await {"echo": echo, "rooms": rooms, "listen": listen, "end": end}[scenario](socket)
             if scenario != "end":
                 await socket.close(1000, "done")
                 extensions = ", ".join(extension.name for extension in socket.protocol.extensions)

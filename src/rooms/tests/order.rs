@@ -1,5 +1,6 @@
 //! One order for all: offsets that rise by one, whoever publishes on whatever shard.
 use super::*;
+use std::future::poll_fn;
 
 /// Offset and text of every `chat_message` among these, and where the membership they belong to began.
 fn chats(messages: &[Value]) -> Vec<(u64, String)> {

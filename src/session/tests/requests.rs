@@ -102,3 +102,86 @@ async fn a_client_is_read_no_further_at_64_unanswered_and_then_goes_on() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_rejected_is_answered_and_never_delivered() {
+    let limits =
+        "ping_interval = 0\nidle_timeout = 0\nmessages_per_second = 1\nmessage_burst = 3\non_excess = \"reject\"";
+    House::run(limits, async |house: &House| {
+        let ended = house
+            .session(ROOMS, alice(), async |alice: &mut Peer| {
+                let message = |id: &str| {
+                    json!({"type": "message", "payload": {"room_id": "a", "message": id}, "metadata": {"message_id": id}})
+                };
+                alice.expect("connection_established").await;
+                alice.say(json!({"type": "join_room", "payload": {"room_id": "a"}})).await;
+                alice.expect("room_joined").await;
+                for id in ["one", "two"] {
+                    alice.say(message(id)).await;
+                    alice.expect("message_sent").await;
+                    assert_eq!(alice.expect("chat_message").await["payload"]["message"], id);
+                }
+                alice.say(message("dropped")).await;
+                let error = alice.expect("error").await;
+                assert_eq!((&error["payload"]["code"], &error["payload"]["retryable"]), (&json!(4004), &json!(true)));
+                assert_eq!(error["metadata"]["correlation_id"], "dropped");
+                let wait = error["payload"]["retry_after_ms"].as_u64().unwrap();
+                assert!((1..=1000).contains(&wait));
+                alice.send(Opcode::Binary, b"dropped too").await;
+                let error = alice.expect("error").await;
+                assert_eq!(error["payload"]["code"], 4004);
+                assert!(error["metadata"].get("correlation_id").is_none());
+                alice.send(Opcode::Ping, b"and this").await;
+                tokio::time::sleep(Duration::from_millis(wait)).await;
+                alice.say(message("three")).await;
+                alice.expect("message_sent").await;
+                let chat = alice.expect("chat_message").await;
+                assert_eq!((&chat["payload"]["message"], &chat["payload"]["position"]["offset"]), (&json!("three"), &json!(3)));
+                alice.close(1000).await;
+                assert_eq!(alice.closed().await, 1000);
+            })
+            .await;
+        assert_eq!(ended.traffic.messages_in, 6, "what was rejected has come all the same");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_slow_client_is_in_the_metrics_until_it_is_gone() {
+    House::run("ping_interval = 0\nidle_timeout = 0\nmessages_per_second = 0", async |house: &House| {
+        let backlog = || house.metric("wsgate_backlog_bytes");
+        let (theirs, ours) = duplex(1000);
+        let mut slow = Peer { pipe: theirs, started: Instant::now() };
+        let mut talk = house.talk(ROOMS, alice(), Wire::Pipe(ours));
+        let session = async {
+            let close = talk.run().await;
+            end(&house.around.shard, talk.seat(), &close).await;
+            drop(talk);
+        };
+        let client = async {
+            for _ in 0..20 {
+                slow.say(json!({"type": "ping"})).await;
+            }
+            while backlog() < 2000 {
+                tokio::task::yield_now().await;
+            }
+            slow.expect("connection_established").await;
+            for _ in 0..20 {
+                slow.expect("pong").await;
+            }
+            while backlog() > 0 {
+                tokio::task::yield_now().await;
+            }
+            for _ in 0..20 {
+                slow.say(json!({"type": "ping"})).await;
+            }
+            while backlog() < 2000 {
+                tokio::task::yield_now().await;
+            }
+            drop(slow);
+        };
+        join(session, client).await;
+        assert_eq!(backlog(), 0);
+    })
+    .await;
+}
