@@ -16,6 +16,8 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Requests of one session that may be unanswered; then it is not read.
+pub(super) const UNANSWERED_MAX: usize = 64;
 /// Answers shorter than this are not worth compressing.
 const DEFLATE_AT_LEAST: usize = 512;
 
@@ -198,7 +200,8 @@ impl Entry {
 /// Hands a home's answer to the session that asked.
 pub(super) fn answer(rooms: &Rooms, to: SessionRef, ticket: Ticket, answer: Answer) {
     let Some(entry) = rooms.local.borrow().found(to) else { return };
-    entry.unanswered.set(entry.unanswered.get().saturating_sub(1));
+    let unanswered = entry.unanswered.get();
+    entry.unanswered.set(unanswered.saturating_sub(1));
     let (now, id) = (Instant::now(), Some(&*ticket));
     match answer {
         Answer::Joined { room, count, position } => {
@@ -227,8 +230,10 @@ pub(super) fn answer(rooms: &Rooms, to: SessionRef, ticket: Ticket, answer: Answ
             entry.error(code, message, None, id, now);
         }
     }
-    // It may have stopped reading for want of answers.
-    entry.handle.wake();
+    if unanswered >= UNANSWERED_MAX {
+        // It has stopped reading for want of answers.
+        entry.handle.wake();
+    }
 }
 
 fn unlist(rooms: &Rooms, entry: &Entry, room: &RoomKey) {

@@ -1,5 +1,5 @@
 //! A session's side of the rooms: a visitor becomes a member when it has said who it is.
-use super::local::{self, Entry};
+use super::local::{self, Entry, UNANSWERED_MAX};
 use super::mail::{Ask, RoomKey, Ticket};
 use super::protocol::{Fault, Request, push, read};
 use super::{Rooms, protocol};
@@ -15,8 +15,6 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Requests of one session that may be unanswered; then it is not read.
-const UNANSWERED_MAX: usize = 64;
 /// Messages in a row that are not understood; the last one closes.
 const NOT_UNDERSTOOD_MAX: u32 = 10;
 

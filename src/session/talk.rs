@@ -28,8 +28,6 @@ const ECHO_BACKLOG: usize = 64 * 1024;
 const READS_PER_TURN: usize = 16;
 /// When nothing is due.
 const FAR: Duration = Duration::from_secs(86_400);
-/// A client that is closed for a restart is asked to wait up to this long, so that not all come at once.
-const RESTART_WAIT_MS: std::ops::Range<u64> = 50..1000;
 
 /// The session's state. The bytes that it reads are another's, so that an event may borrow them.
 pub(super) struct Talk {
@@ -203,10 +201,7 @@ impl Conversation {
             Due::Idle => Err(Close::because(Code::Idle, "idle")),
             Due::Expired => Err(Close::because(Code::AuthFailed, "token expired")),
             Due::AuthMissing => Err(Close::gateway(Code::AuthRequired)),
-            Due::Restart => {
-                let wait = Duration::from_millis(rand::random_range(RESTART_WAIT_MS));
-                Err(Close::gateway(Code::Restart).retry_after(wait))
-            }
+            Due::Restart => Err(Close::restart()),
         }
     }
 
