@@ -43,6 +43,8 @@ struct Conversation {
     deadlines: Deadlines,
     /// A deadline may have come nearer.
     rearm: bool,
+    /// What the socket had taken when the last ping was queued behind something that it did not take.
+    queued_at: Option<u64>,
     deflate: bool,
     stage: Stage,
     client: Arc<str>,
@@ -82,6 +84,7 @@ impl Talk {
             meter: Meter::new(ClientPermit::alone(), rates),
             deadlines: Deadlines::new(&route.limits, now),
             rearm: false,
+            queued_at: None,
             deflate,
             stage: Stage::Visitor,
             client: "".into(),
@@ -193,11 +196,22 @@ impl Conversation {
     fn on_due(&mut self, due: Due, now: Instant) -> Result<(), Close> {
         match due {
             Due::Ping => {
-                self.seat.handle.peer.borrow_mut().push(frame(Opcode::Ping, b""));
+                let mut peer = self.seat.handle.peer.borrow_mut();
+                self.queued_at = (peer.backlog() > 0).then_some(peer.taken());
+                peer.push(frame(Opcode::Ping, b""));
                 self.deadlines.pinged(now);
                 Ok(())
             }
-            Due::PongMissing => Err(Close::because(Code::Idle, "heartbeat lost")),
+            Due::PongMissing => {
+                let peer = self.seat.handle.peer.borrow();
+                if self.queued_at.is_some_and(|taken| peer.taken() > taken) {
+                    // It is slow, not dead, and may not have come to the ping yet.
+                    self.queued_at = (peer.backlog() > 0).then_some(peer.taken());
+                    self.deadlines.pinged(now);
+                    return Ok(());
+                }
+                Err(Close::because(Code::Idle, "heartbeat lost"))
+            }
             Due::Idle => Err(Close::because(Code::Idle, "idle")),
             Due::Expired => Err(Close::because(Code::AuthFailed, "token expired")),
             Due::AuthMissing => Err(Close::gateway(Code::AuthRequired)),
