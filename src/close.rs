@@ -2,6 +2,9 @@
 //! close codes"; RFC 6455, section 7.4).
 use std::time::Duration;
 
+/// How long clients are asked to wait when the gateway restarts.
+const RESTART_WAIT_MS: std::ops::Range<u64> = 50..1000;
+
 /// A code that ends a socket or, for some of them, answers a request as `error`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u16)]
@@ -217,6 +220,12 @@ impl Close {
     /// The gateway closes, with better words than the code's own.
     pub fn because(code: Code, reason: impl Into<String>) -> Close {
         Close { by: By::Gateway, number: Some(code.number()), reason: reason.into(), retry_after: None }
+    }
+
+    /// The gateway stops. Each client is asked to wait a time of its own, so that not all come at once.
+    pub fn restart() -> Close {
+        let wait = Duration::from_millis(rand::random_range(RESTART_WAIT_MS));
+        Close::gateway(Code::Restart).retry_after(wait)
     }
 
     /// Adds the wait that the client is told.

@@ -24,6 +24,8 @@ pub struct Peer {
     /// Bytes of the first frame that are already written.
     written: usize,
     backlog: usize,
+    /// Bytes of the queue that the socket has taken.
+    taken: u64,
     failed: Option<io::ErrorKind>,
     session: Option<Waker>,
     /// The session's task is woken by the socket when it can be written.
@@ -49,6 +51,7 @@ impl Peer {
             queue: VecDeque::new(),
             written: 0,
             backlog: 0,
+            taken: 0,
             failed: None,
             session: None,
             waits_for_socket: false,
@@ -66,6 +69,11 @@ impl Peer {
     /// Bytes that are queued.
     pub fn backlog(&self) -> usize {
         self.backlog
+    }
+
+    /// Bytes of the queue that the socket has taken so far. While some are left, it takes more only as the peer does.
+    pub fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// Writes `bytes` at once where nothing waits before them; queues what does not fit. For the
@@ -125,6 +133,7 @@ impl Peer {
 
     fn advance(&mut self, mut n: usize) {
         self.backlog -= n;
+        self.taken += n as u64;
         while let Some(first) = self.queue.front() {
             let rest = first.len() - self.written;
             if n < rest {

@@ -16,6 +16,8 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Requests of one session that may be unanswered; then it is not read.
+const UNANSWERED_MAX: usize = 64;
 /// Answers shorter than this are not worth compressing.
 const DEFLATE_AT_LEAST: usize = 512;
 
@@ -138,6 +140,15 @@ impl Local {
 }
 
 impl Entry {
+    /// Whether another request may be read. Who has asked too much rests until half of it is answered:
+    /// what was read and waits is not taken up again for each answer.
+    pub(super) fn may_ask(&self) -> bool {
+        let unanswered = self.unanswered.get();
+        let resting = if self.resting.get() { unanswered > UNANSWERED_MAX / 2 } else { unanswered >= UNANSWERED_MAX };
+        self.resting.set(resting);
+        !resting
+    }
+
     /// Changes what the session has to do with a room, and forgets the room where nothing is left.
     /// Gives its place in the list as it was.
     fn change(&self, room: &RoomKey, change: impl FnOnce(&mut Membership)) -> Option<u32> {
@@ -230,8 +241,9 @@ pub(super) fn answer(rooms: &Rooms, to: SessionRef, ticket: Ticket, answer: Answ
             entry.error(code, message, None, id, now);
         }
     }
-    // It may have stopped reading for want of answers.
-    entry.handle.wake();
+    if entry.resting.get() && entry.may_ask() {
+        entry.handle.wake();
+    }
 }
 
 fn unlist(rooms: &Rooms, entry: &Entry, room: &RoomKey) {

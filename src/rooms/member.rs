@@ -16,8 +16,6 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Requests of one session that may be unanswered; then it is not read.
-const UNANSWERED_MAX: usize = 64;
 /// Messages in a row that are not understood; the last one closes.
 const NOT_UNDERSTOOD_MAX: u32 = 10;
 
@@ -137,14 +135,9 @@ impl Member {
         self.entry.identity.borrow().clone()
     }
 
-    /// Whether another request may be read now. Who has asked too much may go on when half of it is
-    /// answered: what waits in memory is not taken up again for each answer.
+    /// Whether another request may be read now.
     pub fn may_ask(&self) -> bool {
-        let unanswered = self.entry.unanswered.get();
-        let resting =
-            if self.entry.resting.get() { unanswered > UNANSWERED_MAX / 2 } else { unanswered >= UNANSWERED_MAX };
-        self.entry.resting.set(resting);
-        !resting
+        self.entry.may_ask()
     }
 
     /// A fresh token came, and was found to name this client or not. Whether it counts from now on.

@@ -28,8 +28,6 @@ const ECHO_BACKLOG: usize = 64 * 1024;
 const READS_PER_TURN: usize = 16;
 /// When nothing is due.
 const FAR: Duration = Duration::from_secs(86_400);
-/// A client that is closed for a restart is asked to wait up to this long, so that not all come at once.
-const RESTART_WAIT_MS: std::ops::Range<u64> = 50..1000;
 
 /// The session's state. The bytes that it reads are another's, so that an event may borrow them.
 pub(super) struct Talk {
@@ -45,6 +43,8 @@ struct Conversation {
     deadlines: Deadlines,
     /// A deadline may have come nearer.
     rearm: bool,
+    /// What the socket had taken when the last ping was queued behind something that it did not take.
+    queued_at: Option<u64>,
     deflate: bool,
     stage: Stage,
     client: Arc<str>,
@@ -84,6 +84,7 @@ impl Talk {
             meter: Meter::new(ClientPermit::alone(), rates),
             deadlines: Deadlines::new(&route.limits, now),
             rearm: false,
+            queued_at: None,
             deflate,
             stage: Stage::Visitor,
             client: "".into(),
@@ -195,18 +196,26 @@ impl Conversation {
     fn on_due(&mut self, due: Due, now: Instant) -> Result<(), Close> {
         match due {
             Due::Ping => {
-                self.seat.handle.peer.borrow_mut().push(frame(Opcode::Ping, b""));
+                let mut peer = self.seat.handle.peer.borrow_mut();
+                self.queued_at = (peer.backlog() > 0).then_some(peer.taken());
+                peer.push(frame(Opcode::Ping, b""));
                 self.deadlines.pinged(now);
                 Ok(())
             }
-            Due::PongMissing => Err(Close::because(Code::Idle, "heartbeat lost")),
+            Due::PongMissing => {
+                let peer = self.seat.handle.peer.borrow();
+                if self.queued_at.is_some_and(|taken| peer.taken() > taken) {
+                    // It is slow, not dead, and may not have come to the ping yet.
+                    self.queued_at = (peer.backlog() > 0).then_some(peer.taken());
+                    self.deadlines.pinged(now);
+                    return Ok(());
+                }
+                Err(Close::because(Code::Idle, "heartbeat lost"))
+            }
             Due::Idle => Err(Close::because(Code::Idle, "idle")),
             Due::Expired => Err(Close::because(Code::AuthFailed, "token expired")),
             Due::AuthMissing => Err(Close::gateway(Code::AuthRequired)),
-            Due::Restart => {
-                let wait = Duration::from_millis(rand::random_range(RESTART_WAIT_MS));
-                Err(Close::gateway(Code::Restart).retry_after(wait))
-            }
+            Due::Restart => Err(Close::restart()),
         }
     }
 

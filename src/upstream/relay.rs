@@ -269,7 +269,7 @@ impl Link {
                 Due::Idle => self.close(Close::because(Code::Idle, "idle"), Code::GoingAway, now),
                 Due::Expired => self.close(Close::because(Code::AuthFailed, "token expired"), Code::GoingAway, now),
                 Due::AuthMissing => self.close(Close::gateway(Code::AuthRequired), Code::GoingAway, now),
-                Due::Restart => self.close(Close::gateway(Code::Restart), Code::GoingAway, now),
+                Due::Restart => self.close(Close::restart(), Code::GoingAway, now),
             }
         }
         while self.stage == Stage::Open

@@ -69,13 +69,15 @@ async fn a_client_is_read_no_further_at_64_unanswered_and_then_goes_on() {
                     bytes.extend(masked_frame(Opcode::Text, message.to_string().as_bytes(), [n as u8; 4]));
                 }
                 alice.pipe.write_all(&bytes).await.unwrap();
-                let (mut sent, mut chats, mut let_go) = (0, 0, 0);
+                let (mut sent, mut chats, mut let_go, mut rested) = (0, 0, 0, false);
                 // More is let go whenever all that was is answered: one by one, then some, then all.
                 while chats < 300 {
                     if chats == let_go {
                         alice.at(alice.seconds() + 1).await;
-                        assert!(broker.0.waiting.borrow().len() <= 64);
-                        assert_eq!(broker.0.waiting.borrow().len(), 64.min(300 - let_go));
+                        // It rests at 64 until half of them are answered, and then goes on to 64 again.
+                        let waiting = broker.0.waiting.borrow().len();
+                        assert!((33.min(300 - let_go)..=64).contains(&waiting), "{waiting} wait, {let_go} were let go");
+                        rested |= waiting == 64;
                         let more = if let_go < 10 { 1 } else { 37.min(300 - let_go) };
                         let_go += more;
                         broker.let_go(more);
@@ -94,6 +96,7 @@ async fn a_client_is_read_no_further_at_64_unanswered_and_then_goes_on() {
                         _ => panic!("{message}"),
                     }
                 }
+                assert!(rested);
                 assert_eq!(sent, 300);
                 alice.close(1000).await;
                 assert_eq!(alice.closed().await, 1000);

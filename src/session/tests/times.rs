@@ -121,6 +121,7 @@ async fn a_visitor_has_its_time_and_a_client_none() {
                 visitor.at(9).await;
                 visitor.send(Opcode::Ping, b"").await;
                 assert_eq!(visitor.frame().await.unwrap().0, 0x8A);
+                visitor.expect("disconnect").await;
                 assert_eq!(visitor.closed().await, 4001);
             })
             .await;
@@ -150,6 +151,47 @@ async fn a_restart_wakes_a_session_that_has_nothing_to_do() {
             .await;
         assert_eq!((ended.close.number, ended.close.by), (Some(1012), By::Gateway));
         assert!((100..=105).contains(&ended.after.as_secs()));
+    })
+    .await;
+}
+
+/// A ping that stands behind a queue cannot be answered yet; a client that takes what is queued is alive.
+#[tokio::test(start_paused = true)]
+async fn a_slow_client_is_not_dead_and_a_stuck_one_is() {
+    let limits = "ping_interval = \"10s\"\npong_timeout = \"12s\"\nidle_timeout = 0\nmessages_per_second = 0";
+    House::run(limits, async |house: &House| {
+        let (theirs, ours) = duplex(1000);
+        let mut slow = Peer { pipe: theirs, started: Instant::now() };
+        let mut talk = house.talk(ROOMS, alice(), Wire::Pipe(ours));
+        let handle = talk.seat().handle.clone();
+        let client = async {
+            for _ in 0..50 {
+                slow.say(json!({"type": "ping"})).await;
+            }
+            // 100 bytes a second, of some 10,000.
+            let mut heard = Vec::new();
+            while !heard.ends_with(&[0x89, 0]) {
+                let mut part = [0; 100];
+                let count = slow.pipe.read(&mut part).await.unwrap();
+                heard.extend_from_slice(&part[..count]);
+                tokio::time::advance(Duration::from_secs(1)).await;
+            }
+            assert!(slow.seconds() > 60, "{}", slow.seconds());
+            slow.send(Opcode::Pong, b"").await;
+            for _ in 0..50 {
+                slow.say(json!({"type": "ping"})).await;
+            }
+            while handle.peer.borrow().backlog() < 5000 {
+                tokio::task::yield_now().await;
+            }
+            // 10 to the ping, 12 for its pong.
+            for _ in 0..23 {
+                tokio::time::advance(Duration::from_secs(1)).await;
+                tokio::task::yield_now().await;
+            }
+        };
+        let (close, ()) = join(talk.run(), client).await;
+        assert_eq!((close.number, &*close.reason), (Some(4014), "heartbeat lost"));
     })
     .await;
 }
