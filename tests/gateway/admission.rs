@@ -196,6 +196,7 @@ async fn requests_of_one_connection_are_handshakes_too() {
         statuses.push(head.status);
         if head.status == 429 {
             assert!(head.header("retry-after").is_some(), "{head:?}");
+            assert_eq!(head.header("connection"), Some("close"), "{head:?}");
             break;
         }
     }
