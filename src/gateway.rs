@@ -44,6 +44,7 @@ struct Parts {
 /// # Errors
 /// What kept it from starting, or that a shard has died, in words for the operator.
 pub fn run(config: Config, program: &str) -> Result<(), String> {
+    raise_descriptor_limit(&config);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -52,6 +53,22 @@ pub fn run(config: Config, program: &str) -> Result<(), String> {
     // A reload whose disk hangs must not hold up the end.
     runtime.shutdown_background();
     served
+}
+
+/// Takes all the descriptors that the system allows: the soft limit is a default for programs that
+/// cannot handle many, and each connection is one, or two where it is relayed.
+fn raise_descriptor_limit(config: &Config) {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) if limit < config.server.max_connections as u64 => {
+            tracing::warn!(
+                limit,
+                max_connections = config.server.max_connections,
+                "fewer descriptors than connections"
+            );
+        }
+        Ok(_) => (),
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of descriptors"),
+    }
 }
 
 async fn serve(config: Arc<Config>, program: &str) -> Result<(), String> {

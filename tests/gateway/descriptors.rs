@@ -1,4 +1,4 @@
-//! A shortage of descriptors pauses accepting, and it recovers.
+//! Descriptors: what the system allows is used; a shortage pauses accepting, and it recovers.
 use crate::support::gateway::Setup;
 use crate::support::raw::upgrade_head;
 use crate::support::*;
@@ -23,4 +23,18 @@ async fn a_shortage_of_descriptors_is_survived() {
     let mut after = gateway.open("/echo").await;
     after.text("recovered").await;
     assert_eq!(after.next_text().await, "recovered");
+}
+
+#[tokio::test]
+async fn a_soft_limit_of_descriptors_is_raised() {
+    let config = format!("{PLAIN}{OPEN}{ECHO}");
+    let gateway = Setup::new().descriptors_at_first(64).start(&config).await;
+    let mut clients = Vec::new();
+    for _ in 0..100 {
+        clients.push(gateway.open("/echo").await);
+    }
+    for client in &mut clients {
+        client.text("served").await;
+        assert_eq!(client.next_text().await, "served");
+    }
 }

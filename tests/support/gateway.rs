@@ -27,7 +27,7 @@ struct Log {
 /// What is needed before the gateway starts.
 pub struct Setup {
     folder: Folder,
-    descriptors: Option<u32>,
+    ulimit: Option<String>,
     environment: Vec<(String, String)>,
 }
 
@@ -35,7 +35,7 @@ impl Setup {
     pub fn new() -> Setup {
         let folder = Folder::new();
         folder.write("jwt-secret", SECRET);
-        Setup { folder, descriptors: None, environment: Vec::new() }
+        Setup { folder, ulimit: None, environment: Vec::new() }
     }
 
     /// A file beside the configuration.
@@ -46,7 +46,13 @@ impl Setup {
 
     /// The most descriptors that the process may open.
     pub fn descriptors(mut self, most: u32) -> Setup {
-        self.descriptors = Some(most);
+        self.ulimit = Some(format!("ulimit -n {most}"));
+        self
+    }
+
+    /// The most descriptors that the process may open before it raises the limit itself.
+    pub fn descriptors_at_first(mut self, most: u32) -> Setup {
+        self.ulimit = Some(format!("ulimit -Sn {most}"));
         self
     }
 
@@ -58,11 +64,11 @@ impl Setup {
     /// Starts the gateway with this configuration and waits until it listens everywhere.
     pub async fn start(self, config: &str) -> Gateway {
         self.folder.write("gateway.toml", config);
-        let mut command = match self.descriptors {
+        let mut command = match self.ulimit {
             None => Command::new(binary()),
-            Some(most) => {
+            Some(ulimit) => {
                 let mut shell = Command::new("sh");
-                shell.arg("-c").arg(format!("ulimit -n {most}; exec \"$0\" \"$@\"")).arg(binary());
+                shell.arg("-c").arg(format!("{ulimit}; exec \"$0\" \"$@\"")).arg(binary());
                 shell
             }
         };
