@@ -76,13 +76,14 @@ const scenarios = {
     await message("room_left");
     await finish({ client_id: established.payload.client_id, joined: joined.payload, chat: chat.payload });
   },
-  // Reads a room up to a message that is null.
+  // Reads a room up to a message that is null; of each text it gives length and a sum of its bytes.
   async listen() {
+    const sum = (bytes) => bytes.reduce((sum, byte) => (Math.imul(sum, 31) + byte) >>> 0, 0);
     await message("connection_established");
     say("join_room", { room_id: "peers" });
     const texts = [];
     let text;
-    while ((text = (await message("chat_message")).payload.message) !== null) texts.push(text);
+    while ((text = (await message("chat_message")).payload.message) !== null) texts.push([Buffer.byteLength(text), sum(Buffer.from(text))]);
     await finish({ messages: texts.length, texts });
   },
   // Waits for the end, whoever makes it.

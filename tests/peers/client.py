@@ -58,12 +58,15 @@ async def rooms(socket):
 
 
 async def listen(socket):
-    """Reads a room up to a message that is null."""
+    """Reads a room up to a message that is null; of each text it gives length and a sum of its bytes."""
     await message(socket, "connection_established")
     await say(socket, "join_room", {"room_id": "peers"})
     texts = []
     while (text := (await message(socket, "chat_message"))["payload"]["message"]) is not None:
-        texts.append(text)
+        checksum = 0
+        for byte in text.encode():
+            checksum = (checksum * 31 + byte) % 2**32
+        texts.append([len(text.encode()), checksum])
     return {"messages": len(texts), "texts": texts}
 
 
