@@ -165,6 +165,11 @@ impl Peer {
         Flush::Failed
     }
 
+    /// Throws away what is queued, and whatever is still to come.
+    pub fn give_up(&mut self) {
+        self.fail(io::ErrorKind::NotConnected);
+    }
+
     /// Writes what is queued, and remembers the session's task: for when more can be written, and for
     /// [`wake_session`](Self::wake_session).
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Flush> {

@@ -204,7 +204,9 @@ pub struct Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.shard.metrics().backlog_shrank(self.handle.counted.take() as u64);
+        // Others may hold the session a little longer; nothing is sent to it any more.
+        self.handle.peer.borrow_mut().give_up();
+        self.shard.count_backlog(&self.handle);
         self.shard.sessions.borrow_mut().remove(self.slot);
         if self.shard.sessions() == 0 {
             self.shard.emptied.notify_one();
@@ -276,5 +278,26 @@ mod tests {
         shard.run_loop("test", turn).await;
         assert_eq!(turns, 4);
         assert!(metrics.encode().contains("\nwsgate_session_panics_total 3\n"), "{}", metrics.encode());
+    }
+
+    #[tokio::test]
+    async fn a_session_that_is_gone_has_no_backlog_whoever_still_holds_it() {
+        let metrics = Metrics::new(1);
+        let shard = Shard::new(0, metrics.clone());
+        let (_theirs, ours) = tokio::io::duplex(10);
+        let seat = shard.seat(Wire::Pipe(ours));
+        let handle = seat.handle.clone();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut write = || {
+            handle.send(Bytes::from_static(&[0; 100]), 98, Instant::now());
+            shard.mark(&handle);
+            assert!(shard.fanout.slice(&mut cx, |handle| shard.count_backlog(handle)).is_pending());
+            let text = metrics.encode();
+            text.lines().find_map(|l| l.strip_prefix("wsgate_backlog_bytes ")).unwrap().to_owned()
+        };
+        assert_eq!(write(), "90");
+        assert_eq!(write(), "190");
+        drop(seat);
+        assert_eq!(write(), "0");
     }
 }
