@@ -128,7 +128,7 @@ async fn garbage_instead_of_a_handshake_ends_that_connection_alone() {
 
 #[tokio::test]
 async fn a_handshake_that_never_ends_is_closed_in_time() {
-    let config = TLS.replace("[[listener.tls]]", "header_timeout = \"300ms\"\n[[listener.tls]]");
+    let config = TLS.replace("[[listener.tls]]", "header_timeout = \"3s\"\n[[listener.tls]]");
     let gateway = Gateway::start(&format!("{config}{OPEN}{ECHO}")).await;
     let mut silent = gateway.tcp().await;
     let mut partial = gateway.tcp().await;
