@@ -86,7 +86,7 @@ struct House {
 }
 
 impl House {
-    fn new(shards: usize, rules: config::Rooms, broker: MakeBroker) -> House {
+    fn new(shards: usize, rules: config::Rooms, broker: impl Fn() -> Box<dyn Broker>) -> House {
         let (shared, inboxes) = Shared::new(shards, Arc::new(rules));
         let metrics = Metrics::new(shards);
         let shard = |i| Rooms::with_broker(shared.clone(), Shard::new(i, metrics.clone()), broker());

@@ -142,7 +142,7 @@ impl House {
     }
 
     /// Everything that was sent to a session since the last call, but for its greeting.
-    async fn seen(&self, tab: &mut Tab) -> Vec<Value> {
+    pub(super) async fn seen(&self, tab: &mut Tab) -> Vec<Value> {
         assert_eq!(tab.seat.handle.peer.borrow_mut().flush(), crate::outbox::Flush::Done);
         let mut seen = Vec::new();
         loop {

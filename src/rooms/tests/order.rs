@@ -1,5 +1,7 @@
 //! One order for all: offsets that rise by one, whoever publishes on whatever shard.
 use super::*;
+use crate::rooms::broker::{Event, Position, Publication};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 
 /// Offset and text of every `chat_message` among these, and where the membership they belong to began.
@@ -48,15 +50,19 @@ async fn a_position_at_a_join_belongs_to_what_follows_it() {
         let room = house.room_at(1);
         let mut alice = house.tab(0, "alice").await;
         let mut bob = house.tab(2, "bob").await;
-        for _ in 0..10 {
+        // Turns of the shards before the second client asks.
+        for turns in 0..60 {
             alice.join(&room, "first");
             alice.answer("first").await;
             alice.publish(&room, "last words");
             alice.leave(&room, "leave");
             alice.join(&room, "again");
+            for _ in 0..turns {
+                tokio::task::yield_now().await;
+            }
+            let at_bob = bob.joined(&room).await["position"].clone();
             let (again, _) = alice.answer("again").await;
             let at_alice = again["payload"]["position"].clone();
-            let at_bob = bob.joined(&room).await["position"].clone();
             assert_eq!(at_alice, at_bob);
             alice.publish(&room, "x");
             let chat = loop {
@@ -78,6 +84,67 @@ async fn a_position_at_a_join_belongs_to_what_follows_it() {
         house.emptied().await;
     })
     .await;
+}
+
+/// A broker that says what it is told to say.
+#[derive(Clone, Default)]
+struct Scripted(Rc<RefCell<VecDeque<Event>>>);
+
+impl Broker for Scripted {
+    fn open(&mut self, _: &RoomKey) {}
+
+    fn shut(&mut self, _: &RoomKey) {}
+
+    fn publish(&mut self, _: u64, _: &RoomKey, _: Publication) {}
+
+    fn poll_event(&mut self, _: &mut Context<'_>) -> Poll<Event> {
+        self.0.borrow_mut().pop_front().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+/// What an earlier room of the same name was sent comes when the next one is not open yet.
+#[tokio::test(start_paused = true)]
+async fn a_room_is_used_only_when_it_is_open() {
+    let broker = Scripted::default();
+    let house = House::new(2, rules(), || Box::new(broker.clone()));
+    let room = house.room_at(1);
+    let at = |epoch: &str, offset| Position { epoch: epoch.into(), offset };
+    let opened = |position| Event::Opened { room: key(&room), position };
+    let delivered = |position| {
+        let message = serde_json::value::RawValue::from_string("\"late\"".into()).unwrap();
+        let publication = Publication { sender: "alice".into(), message_id: "late".into(), message };
+        Event::Delivered { room: key(&room), position, publication }
+    };
+    let say = |event| broker.0.borrow_mut().push_back(event);
+    let handle = || {
+        for rooms in [&house.shards[1], &house.shards[0]] {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            while rooms.home.borrow_mut().poll_event(&mut cx).is_ready() {}
+            house.handle_all(rooms);
+        }
+    };
+    let (alice, mut bob) = (house.tab_with_member_only(0, "alice"), house.tab_with_member_only(0, "bob"));
+    alice.join(&room, "join");
+    handle();
+    say(opened(at("old", 0)));
+    alice.publish(&room, "late");
+    alice.leave(&room, "leave");
+    handle();
+    bob.join(&room, "first");
+    handle();
+    say(delivered(at("old", 1)));
+    handle();
+    bob.join(&room, "second");
+    handle();
+    assert!(house.seen(&mut bob).await.is_empty());
+    say(opened(at("new", 0)));
+    say(delivered(at("new", 1)));
+    handle();
+    let seen = house.seen(&mut bob).await;
+    let epochs: Vec<&Value> = seen.iter().map(|m| &m["payload"]["position"]["epoch"]).collect();
+    assert_eq!(epochs, ["new"; 3], "{seen:?}");
+    let ids: Vec<&Value> = seen[..2].iter().map(|m| &m["metadata"]["correlation_id"]).collect();
+    assert_eq!(ids, ["first", "second"]);
 }
 
 /// The loop hands the thread on within a batch: a turn takes its time, whatever waits in the mailbox.

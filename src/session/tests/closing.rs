@@ -143,3 +143,20 @@ async fn a_panic_ends_one_session_and_gives_everything_back() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_order_wakes_a_session_that_has_nothing_to_do() {
+    House::run(QUIET, async |house: &House| {
+        let (theirs, ours) = duplex(1000);
+        let mut alice = super::Peer { pipe: theirs, started: Instant::now() };
+        let mut talk = house.talk(ROOMS, super::alice(), Wire::Pipe(ours));
+        let handle = talk.seat().handle.clone();
+        let session = spawn_local(async move { talk.run().await });
+        alice.expect("connection_established").await;
+        alice.at(100).await;
+        handle.order(Close::gateway(Code::Administrator));
+        assert_eq!(session.await.unwrap().number, Some(4013));
+        assert_eq!(alice.seconds(), 100);
+    })
+    .await;
+}
