@@ -3,7 +3,7 @@ mod patient;
 
 use crate::admission::refusal::Refusal;
 use crate::admission::token::uri_without_token;
-use crate::admission::{Admitted, Entrance, Who};
+use crate::admission::{Admitted, Entrance, Who, upgrade};
 use crate::close::Code;
 use crate::config::Service;
 use crate::metrics::{Handshake, Refused};
@@ -14,9 +14,7 @@ use crate::ws::deflate;
 use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use hyper::header::{
-    CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
-};
+use hyper::header::{HeaderMap, HeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL};
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -219,10 +217,7 @@ impl Front {
         let mut response = Response::new(Either::Left(Full::default()));
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *response.headers_mut() = headers;
-        let headers = response.headers_mut();
-        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(SEC_WEBSOCKET_ACCEPT, admitted.upgrade.accept.clone());
+        upgrade::switch(response.headers_mut(), &admitted.upgrade.accept);
         self.around.shard.metrics().handshake(Handshake::Accepted);
         let around = self.around.clone();
         tokio::task::spawn_local(async move {

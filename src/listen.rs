@@ -117,7 +117,7 @@ impl Acceptor {
 /// Answers a connection that found no place, without looking at what it asks.
 async fn tell(socket: Accepted, refusal: Refusal) -> io::Result<()> {
     let body = refusal.body();
-    let wait = refusal.retry_after.unwrap_or_default().as_millis().div_ceil(1000).max(1);
+    let wait = refusal.retry_after_seconds().unwrap_or(1);
     let status = refusal.status;
     let text = format!(
         "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nRetry-After: {wait}\r\nContent-Length: {}\r\n\

@@ -1,14 +1,14 @@
 //! A refusal: a status, or a 101 and a close code (protocol.md, "Refusals before the upgrade").
-use super::upgrade::Upgrade;
-use crate::close::{Close, Code};
+use super::upgrade::{self, Upgrade};
+use crate::close::{Close, Code, whole_ms};
 use crate::config::{OnReject, Route};
 use crate::limits::Denied;
 use crate::metrics::Refused;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+    ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    WWW_AUTHENTICATE,
 };
 use hyper::{Response, StatusCode};
 use std::time::Duration;
@@ -104,14 +104,17 @@ impl Refusal {
         self.closing.is_some().then_some(close)
     }
 
+    /// `Retry-After`: whole seconds (RFC 9110, 10.2.3), rounded up, at least 1.
+    pub fn retry_after_seconds(&self) -> Option<u64> {
+        self.retry_after.map(|wait| whole_ms(wait).div_ceil(1000).max(1) as u64)
+    }
+
     /// The answer.
     pub fn response(&self) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::default());
         let headers = response.headers_mut();
         if let Some(accept) = &self.closing {
-            headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-            headers.insert(SEC_WEBSOCKET_ACCEPT, accept.accept.clone());
+            upgrade::switch(headers, &accept.accept);
             if let Some(protocol) = &accept.protocol {
                 headers.insert(SEC_WEBSOCKET_PROTOCOL, protocol.clone());
             }
@@ -122,9 +125,8 @@ impl Refusal {
         if self.last {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        if let Some(wait) = self.retry_after {
-            // Whole seconds (RFC 9110, 10.2.3), rounded up.
-            headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_millis().div_ceil(1000).max(1) as u64));
+        if let Some(seconds) = self.retry_after_seconds() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         match self.status {
             StatusCode::UNAUTHORIZED => {

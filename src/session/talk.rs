@@ -105,7 +105,7 @@ impl Talk {
     pub(super) async fn run(&mut self) -> Close {
         let Talk { input, conversation } = self;
         let close = {
-            let mut timer = pin!(sleep_until(conversation.deadlines.next().unwrap_or_else(|| Instant::now() + FAR)));
+            let mut timer = pin!(sleep_until(conversation.next_time()));
             poll_fn(|cx| conversation.poll(cx, timer.as_mut(), input)).await
         };
         match std::mem::replace(&mut conversation.stage, Stage::Echo) {
@@ -173,6 +173,10 @@ impl Conversation {
         Poll::Pending
     }
 
+    fn next_time(&self) -> Instant {
+        self.deadlines.next().unwrap_or_else(|| Instant::now() + FAR)
+    }
+
     /// Arms the timer and does what is due.
     fn keep_time(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Result<(), Close> {
         if let Some(at) = self.seat.handle.take_restart() {
@@ -180,7 +184,7 @@ impl Conversation {
             self.rearm = true;
         }
         if std::mem::take(&mut self.rearm) {
-            timer.as_mut().reset(self.deadlines.next().unwrap_or_else(|| Instant::now() + FAR));
+            timer.as_mut().reset(self.next_time());
         }
         while timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
@@ -188,7 +192,7 @@ impl Conversation {
             while let Some(due) = self.deadlines.due(now) {
                 self.on_due(due, now)?;
             }
-            timer.as_mut().reset(self.deadlines.next().unwrap_or(now + FAR));
+            timer.as_mut().reset(self.next_time());
         }
         Ok(())
     }
