@@ -6,7 +6,11 @@
 pub mod file;
 pub mod filter;
 pub mod keys;
+pub mod pattern;
+mod rooms;
 pub mod secret;
+
+pub use rooms::{Create, Duplicates, History, Hook, HookEvent, Permission, Policy, Rooms, Rules};
 
 use ipnet::IpNet;
 use secret::Secret;
@@ -342,21 +346,6 @@ pub struct Backend {
     pub host: String,
     /// The port, 80 where the file has none.
     pub port: u16,
-}
-
-/// `[rooms]`.
-#[derive(Debug, Clone)]
-pub struct Rooms {
-    /// Most clients in one room.
-    pub max_members: usize,
-    /// Most rooms that one session may be in.
-    pub max_rooms_per_client: usize,
-    /// Most rooms in the process.
-    pub max_rooms: usize,
-    /// Whether any client may send to all (`false`: only one whose token says `broadcast: true`).
-    pub broadcast_to_all: bool,
-    /// Whether presence is pushed.
-    pub presence: bool,
 }
 
 /// `[admin]`.

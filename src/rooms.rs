@@ -5,6 +5,7 @@
 //! Nothing here knows of HTTP, TLS or tokens: a member is made from an identity and its claims.
 pub mod broker;
 mod crowd;
+pub mod desk;
 mod home;
 mod local;
 mod mail;
@@ -12,6 +13,7 @@ mod member;
 pub mod protocol;
 mod room;
 
+pub use mail::Position;
 pub use member::{Auth, Enter, Member, Visitor};
 
 use crate::config;
@@ -142,6 +144,8 @@ impl Rooms {
                 return self.local.borrow().deliver(&self.shard, &to, &frame).max(1);
             }
             Mail::Behind { room, loss } => local::fell_behind(self, &room, loss),
+            // Its reply is dropped: not there yet.
+            Mail::Desk(_) => (),
         }
         1
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A file may use only what stands below it.
-const ORDER: [&str; 23] = [
+const ORDER: [&str; 26] = [
     "main",
     "lib",
     "gateway",
@@ -17,6 +17,9 @@ const ORDER: [&str; 23] = [
     "admission",
     "rooms",
     "upstream",
+    "hook",
+    "bans",
+    "store",
     "health",
     "logging",
     "shard",

@@ -33,8 +33,8 @@ impl Crowds {
     pub fn note(&mut self, room: &RoomKey, status: Status) {
         let changes = self.rooms.entry(room.clone()).or_default();
         match status {
-            Status::Online => changes.joined += 1,
             Status::Offline => changes.left += 1,
+            _ => changes.joined += 1,
         }
     }
 

@@ -161,7 +161,7 @@ impl Home {
         let found = match room {
             None => Err(busy),
             Some((_, room)) if room.behind(from.shard).is_some() => Err(busy),
-            Some((_, room)) if !room.has_client(&client) && room.count() >= self.shared.rules.max_members => {
+            Some((_, room)) if !room.has_client(&client) && room.count() >= self.shared.rules.rules.max_members => {
                 Err((Code::RoomFull, "the room is full"))
             }
             Some(found) => Ok(found),

@@ -149,7 +149,7 @@ pub struct Frame {
 }
 
 /// Mail for a shard.
-pub enum Mail {
+pub(super) enum Mail {
     /// To the home of a room.
     Request(Request),
     /// To the home: the sessions of this shard lost their place in the room and were told so.
@@ -179,6 +179,8 @@ pub enum Mail {
         /// What it weighs.
         bytes: usize,
     },
+    /// From the desk.
+    Desk(super::desk::DeskAsk),
     /// To a shard whose mailbox was full: deliveries of this room have been left out.
     Behind {
         /// The room.
@@ -216,7 +218,7 @@ impl Post {
     }
 
     /// Posts what is bounded elsewhere. A shard that has ended takes none.
-    pub fn send(&self, shard: usize, mail: Mail) {
+    pub(super) fn send(&self, shard: usize, mail: Mail) {
         let _ = self.0[shard].sender.send(mail);
     }
 

@@ -4,21 +4,28 @@ mod request;
 
 pub use request::{Fault, Payload, Request, read};
 
-/// A client's status, as pushed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A client's status.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Status {
-    /// It has a session in the room.
+    /// It is there.
+    #[default]
     Online,
-    /// It has none any more.
+    /// It has no session in the room, or is shown as if.
     Offline,
+    /// It is there, and shown as if it were not.
+    Invisible,
+    /// "away", "busy", or its own words: 1 to 64 bytes.
+    Text(std::sync::Arc<str>),
 }
 
 impl Status {
     /// As on the wire.
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &str {
         match self {
             Status::Online => "online",
             Status::Offline => "offline",
+            Status::Invisible => "invisible",
+            Status::Text(text) => text,
         }
     }
 }

@@ -46,6 +46,8 @@ pub struct Member {
     pub client: Arc<str>,
     /// When its first session came.
     pub since: Timestamp,
+    /// Its status.
+    pub status: super::protocol::Status,
 }
 
 impl Room {
@@ -149,7 +151,11 @@ impl Room {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
         let mut rest = self.clients.range::<str, _>((from, Unbounded));
-        let page = rest.by_ref().take(limit).map(|(client, c)| Member { client: client.clone(), since: c.since });
+        let page = rest.by_ref().take(limit).map(|(client, c)| Member {
+            client: client.clone(),
+            since: c.since,
+            status: super::protocol::Status::Online,
+        });
         (page.collect(), rest.next().is_some())
     }
 }

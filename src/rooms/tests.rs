@@ -47,13 +47,14 @@ fn limits() -> Limits {
 }
 
 fn rules() -> config::Rooms {
-    config::Rooms {
-        max_members: 100,
-        max_rooms_per_client: 100,
-        max_rooms: 100,
-        broadcast_to_all: true,
-        presence: true,
-    }
+    rules_with(|rules| rules.max_members = 100)
+}
+
+/// Rules in which something is changed.
+fn rules_with(change: impl FnOnce(&mut config::Rules)) -> config::Rooms {
+    let mut rules = config::Rules::default();
+    change(&mut rules);
+    config::Rooms { rules: Arc::new(rules), max_rooms: 100, broadcast_to_all: true, ..config::Rooms::default() }
 }
 
 fn key(room: &str) -> RoomKey {

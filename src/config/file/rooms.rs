@@ -1,16 +1,19 @@
 //! `[rooms]` and `[cluster]`.
 use super::table::Table;
-use crate::config::Rooms;
+use crate::config::{Rooms, Rules};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) fn read(table: &Table) -> Rooms {
     refuse_later_keys(table);
+    let rules = Rules { max_members: table.number("max_members", 1..=10_000_000, 10_000), ..Rules::default() };
     Rooms {
-        max_members: table.number("max_members", 1..=10_000_000, 10_000),
+        rules: Arc::new(rules),
         max_rooms_per_client: table.number("max_rooms_per_client", 1..=100_000, 100),
         max_rooms: table.number("max_rooms", 1..=100_000_000, 100_000),
         broadcast_to_all: table.flag("broadcast_to_all", false),
         presence: table.flag("presence", true),
+        ..Rooms::default()
     }
 }
 

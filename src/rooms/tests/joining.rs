@@ -104,7 +104,7 @@ async fn a_room_one_is_not_in_cannot_be_left_whoever_else_is_there() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_room_refuses_and_a_place_that_comes_free_is_taken() {
-    with_every_broker(config::Rooms { max_members: 1, ..rules() }, async |house: &House| {
+    with_every_broker(rules_with(|r| r.max_members = 1), async |house: &House| {
         let room = house.room_at(1);
         let mut bob = house.tab(2, "bob").await;
         bob.joined(&room).await;
@@ -170,7 +170,7 @@ async fn a_join_under_way_is_given_back() {
 #[tokio::test(start_paused = true)]
 async fn a_refused_join_does_not_undo_the_one_that_follows() {
     for mails in 0..8 {
-        let house = House::new(2, config::Rooms { max_members: 1, ..rules() }, || Box::new(Memory::default()));
+        let house = House::new(2, rules_with(|r| r.max_members = 1), || Box::new(Memory::default()));
         let room = house.room_at(1);
         let (here, there) = (&house.shards[0], &house.shards[1]);
         let mut bob = house.tab_with_member_only(0, "bob");

@@ -150,7 +150,7 @@ async fn a_room_is_used_only_when_it_is_open() {
 /// The loop hands the thread on within a batch: a turn takes its time, whatever waits in the mailbox.
 #[tokio::test(start_paused = true)]
 async fn a_batch_of_large_deliveries_is_taken_in_slices() {
-    let house = House::new(1, config::Rooms { max_members: 10_000, ..rules() }, || Box::new(Memory::default()));
+    let house = House::new(1, rules_with(|r| r.max_members = 10_000), || Box::new(Memory::default()));
     let rooms = &house.shards[0];
     let tabs: Vec<Tab> = (0..2000).map(|i| house.tab_with_member_only(0, &format!("client-{i}"))).collect();
     for tab in &tabs {
