@@ -9,7 +9,7 @@ use super::query::PAGE;
 use super::{Call, asked, name};
 use crate::close::{Close, Code};
 use crate::rooms::protocol::push::Time;
-use book::{Ban, TooMany};
+use book::{Ban, BanError};
 use hyper::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -38,8 +38,15 @@ pub(super) async fn put(call: Call<'_>, client: &str) -> Result<Answer, Fault> {
                 .map_err(|_| Fault::bad("\"seconds\" is too large"))?,
         ),
     };
-    let ban = Ban { namespace, client: client.clone(), room: room.clone(), until, reason, since };
-    state.bans.put(ban).await.map_err(|TooMany| Fault::Unavailable("too many bans"))?;
+    let ban = Ban {
+        namespace,
+        client: client.as_str().into(),
+        room: room.as_deref().map(Into::into),
+        until,
+        reason: reason.map(Into::into),
+        since,
+    };
+    asked(state.bans.put(ban)).await?.map_err(fault)?;
     let sessions = match &room {
         Some(room) => asked(desk.kick(namespace, room, &client, Code::Banned)).await?,
         None => asked(desk.disconnect(namespace, &client, Close::gateway(Code::Banned))).await?,
@@ -56,7 +63,7 @@ pub(super) async fn lift(call: Call<'_>, client: &str) -> Result<Answer, Fault> 
     room.iter().try_for_each(|room| name::room(room, "\"room_id\""))?;
     // A `room_id` in a body would be missed, and another ban be lifted.
     Object::parse(&call.body.optional_text().await?, &[])?;
-    let lifted = state.bans.lift(namespace, &client, room).await;
+    let lifted = asked(state.bans.lift(namespace, &client, room)).await?.map_err(fault)?;
     tracing::info!(client, room, lifted, "a ban was lifted by the admin interface");
     Ok(Answer::json(StatusCode::OK, &json!({ "lifted": lifted })))
 }
@@ -74,6 +81,12 @@ pub(super) async fn list(call: Call<'_>) -> Result<Answer, Fault> {
     Ok(Answer::json(StatusCode::OK, &body))
 }
 
+fn fault(error: BanError) -> Fault {
+    match error {
+        BanError::TooMany => Fault::Unavailable("there are too many bans"),
+    }
+}
+
 /// The ban that `next` named.
 fn place(after: &str) -> Result<(&str, Option<&str>), Fault> {
     let (room, client) = after.split_once(BETWEEN).ok_or_else(|| Fault::bad("\"after\" must be a \"next\""))?;
@@ -81,15 +94,15 @@ fn place(after: &str) -> Result<(&str, Option<&str>), Fault> {
 }
 
 fn line(ban: &Ban) -> Value {
-    let mut line = json!({ "client_id": ban.client, "since": Time(ban.since).to_string() });
+    let mut line = json!({ "client_id": *ban.client, "since": Time(ban.since).to_string() });
     if let Some(room) = &ban.room {
-        line["room_id"] = room.as_str().into();
+        line["room_id"] = (**room).into();
     }
     if let Some(until) = ban.until {
         line["until"] = Time(until).to_string().into();
     }
     if let Some(reason) = &ban.reason {
-        line["reason"] = reason.as_str().into();
+        line["reason"] = (**reason).into();
     }
     line
 }

@@ -2,7 +2,7 @@
 use crate::config::Namespace;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bans of the process.
 const BANS_MAX: usize = 10_000;
@@ -11,20 +11,23 @@ const BANS_MAX: usize = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::admin) struct Ban {
     pub namespace: Namespace,
-    pub client: String,
+    pub client: Arc<str>,
     /// `None`: from the gateway.
-    pub room: Option<String>,
+    pub room: Option<Arc<str>>,
     /// `None`: for good.
     pub until: Option<Timestamp>,
-    pub reason: Option<String>,
+    pub reason: Option<Box<str>>,
     pub since: Timestamp,
 }
 
-/// There are as many as there may be.
+/// Why a ban was not written.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::admin) struct TooMany;
+pub(in crate::admin) enum BanError {
+    /// There are as many as there may be.
+    TooMany,
+}
 
-type Key = (Namespace, String, Option<String>);
+type Key = (Namespace, Arc<str>, Option<Arc<str>>);
 
 /// The bans.
 #[derive(Debug, Default)]
@@ -32,20 +35,20 @@ pub(in crate::admin) struct Book(Mutex<BTreeMap<Key, Ban>>);
 
 impl Book {
     /// Adds a ban, or replaces the one of this client in this room.
-    pub async fn put(&self, ban: Ban) -> Result<(), TooMany> {
+    pub async fn put(&self, ban: Ban) -> Result<(), BanError> {
         let mut bans = self.bans();
         bans.retain(|_, ban| ban.until.is_none_or(|until| until > Timestamp::now()));
         let key = (ban.namespace, ban.client.clone(), ban.room.clone());
         if bans.len() >= BANS_MAX && !bans.contains_key(&key) {
-            return Err(TooMany);
+            return Err(BanError::TooMany);
         }
         bans.insert(key, ban);
         Ok(())
     }
 
     /// Ends a ban. Whether there was one.
-    pub async fn lift(&self, namespace: Namespace, client: &str, room: Option<&str>) -> bool {
-        self.bans().remove(&(namespace, client.to_owned(), room.map(str::to_owned))).is_some()
+    pub async fn lift(&self, namespace: Namespace, client: &str, room: Option<&str>) -> Result<bool, BanError> {
+        Ok(self.bans().remove(&(namespace, client.into(), room.map(Arc::from))).is_some())
     }
 
     /// At most `limit` bans of the namespace, by client and room, after this one; and whether there are more.
@@ -55,7 +58,7 @@ impl Book {
         let mut found: Vec<Ban> = bans
             .values()
             .filter(|ban| ban.namespace == namespace && ban.until.is_none_or(|until| until > now))
-            .filter(|ban| after.is_none_or(|after| (ban.client.as_str(), ban.room.as_deref()) > after))
+            .filter(|ban| after.is_none_or(|after| (&*ban.client, ban.room.as_deref()) > after))
             .take(limit.saturating_add(1))
             .cloned()
             .collect();
