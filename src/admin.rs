@@ -16,6 +16,7 @@ mod query;
 mod rooms;
 mod status;
 
+use crate::bans::Bans;
 use crate::config::{self, Config, Namespace};
 use crate::health::{Health, Phase, STALE_AFTER};
 use crate::metrics::{self, Metrics};
@@ -67,7 +68,8 @@ pub struct State {
     pub desk: Desk,
     /// Notified, once or more often, by `POST /api/drain`: the gateway is to stop.
     pub drain: Notify,
-    bans: bans::Book,
+    /// The bans that are made and lifted here.
+    pub bans: Arc<Bans>,
 }
 
 impl State {
@@ -78,8 +80,9 @@ impl State {
         metrics: Arc<Metrics>,
         health: Arc<Health>,
         desk: Desk,
+        bans: Arc<Bans>,
     ) -> State {
-        State { metrics, health, admin, config, desk, drain: Notify::new(), bans: bans::Book::default() }
+        State { metrics, health, admin, config, desk, drain: Notify::new(), bans }
     }
 }
 

@@ -4,6 +4,7 @@ mod thread;
 
 use crate::admin;
 use crate::admission::{Gate, token};
+use crate::bans::Bans;
 use crate::config::{Config, KeySource};
 use crate::health::{Health, STALE_AFTER};
 use crate::limits::Limiter;
@@ -38,6 +39,7 @@ struct Parts {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     draining: Arc<AtomicBool>,
+    bans: Arc<Bans>,
 }
 
 /// Runs the gateway until a signal ends it.
@@ -89,7 +91,7 @@ async fn serve(config: Arc<Config>, program: &str) -> Result<(), String> {
     if let Some((listener, state)) = admin.zip(admin_state.clone()) {
         serving.spawn(admin::serve(listener, state));
     }
-    serving.spawn(sweep(parts.limiter.clone()));
+    serving.spawn(sweep(parts.limiter.clone(), parts.bans.clone()));
     if let Some(period) = watchdog_period() {
         let (health, notifier) = (parts.health.clone(), notifier.clone());
         serving.spawn(async move { notifier.watch(period, &health).await });
@@ -216,6 +218,7 @@ impl Parts {
             metrics: Metrics::new(config.server.shards),
             health: Arc::new(Health::new(config.server.shards, Instant::now())),
             draining: Arc::default(),
+            bans: Bans::load(config.rooms.store.clone(), None, &config.namespaces).map_err(|e| e.to_string())?,
             config,
         })
     }
@@ -244,7 +247,14 @@ impl Parts {
 
     fn admin_state(&self, desk: Desk) -> Option<Arc<admin::State>> {
         let (admin, config) = (self.config.admin.clone()?, self.config.clone());
-        Some(Arc::new(admin::State::new(admin, config, self.metrics.clone(), self.health.clone(), desk)))
+        Some(Arc::new(admin::State::new(
+            admin,
+            config,
+            self.metrics.clone(),
+            self.health.clone(),
+            desk,
+            self.bans.clone(),
+        )))
     }
 
     /// Reads certificates and keys again, on a thread of its own: no socket waits for a disk.
@@ -286,10 +296,11 @@ fn accept(acceptor: Arc<Acceptor>, bound: Vec<Bound>) -> JoinSet<()> {
     accepting
 }
 
-async fn sweep(limiter: Arc<Limiter>) {
+async fn sweep(limiter: Arc<Limiter>, bans: Arc<Bans>) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
         limiter.sweep();
+        bans.sweep();
     }
 }
 

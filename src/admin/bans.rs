@@ -1,23 +1,18 @@
 //! `/api/bans…`: who is kept out of the gateway, or of a room.
-mod book;
-
-pub(super) use book::Book;
-
 use super::answer::{Answer, Fault};
 use super::body::Object;
 use super::query::PAGE;
 use super::{Call, asked, name};
+use crate::bans::{Ban, BanError, REASON_MAX};
 use crate::close::{Close, Code};
+use crate::rooms::desk::Refusal;
 use crate::rooms::protocol::push::Time;
-use book::{Ban, BanError};
 use hyper::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 /// The longest ban that ends by itself: 100 years. It keeps its end within what a date can say.
 const SECONDS_MAX: u64 = 100 * 365 * 86_400;
-/// Bytes of a reason.
-const REASON_MAX: usize = 256;
 /// Stands between room and client in `after`; no room has it in its name.
 const BETWEEN: char = '|';
 
@@ -83,7 +78,14 @@ pub(super) async fn list(call: Call<'_>) -> Result<Answer, Fault> {
 
 fn fault(error: BanError) -> Fault {
     match error {
+        BanError::Namespace => Fault::Missing("no such namespace"),
+        BanError::Client | BanError::Room | BanError::Reason => Fault::bad(error.to_string()),
         BanError::TooMany => Fault::Unavailable("there are too many bans"),
+        BanError::Busy => Fault::Refused(Refusal { code: Code::Unknown, message: "the store has too much to do" }),
+        BanError::Store(error) => {
+            tracing::error!(%error, "the store of bans failed");
+            Fault::Internal("the store failed")
+        }
     }
 }
 
