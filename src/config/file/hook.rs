@@ -76,7 +76,7 @@ fn url(text: &str) -> Result<String, Complaint> {
     }
     let is_fit = |b: u8| b.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&b);
     if text.len() > URL_BYTES_MAX {
-        return fail("the address of a hook is longer than 1024 bytes");
+        return fail(&format!("the address of a hook has at most {URL_BYTES_MAX} bytes"));
     }
     if !target.bytes().all(is_fit) {
         let help = "write other characters than ASCII percent-encoded, as in \"/caf%C3%A9\"";
