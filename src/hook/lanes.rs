@@ -44,7 +44,7 @@ pub(super) struct Lanes {
     drops: Seldom,
 }
 
-struct Lane {
+pub(super) struct Lane {
     queue: mpsc::Sender<Told>,
     /// Of the events in the lane, with the one that is being sent.
     bytes: AtomicUsize,
@@ -86,7 +86,7 @@ impl Lanes {
         }
     }
 
-    fn lane_of(&self, namespace: &str, room: &str) -> &Lane {
+    pub(super) fn lane_of(&self, namespace: &str, room: &str) -> &Lane {
         let mut hasher = DefaultHasher::new();
         (namespace, room).hash(&mut hasher);
         &self.lanes[(hasher.finish() % LANES as u64) as usize]
@@ -138,7 +138,7 @@ impl Lanes {
     }
 
     /// With a random part, so that lanes that failed together do not come back together.
-    fn pause_after(&self, attempt: u32) -> Duration {
+    pub(super) fn pause_after(&self, attempt: u32) -> Duration {
         let doubled = self.tuning.first_pause.saturating_mul(1 << (attempt - 1).min(16));
         let longest = if *self.ending.borrow() { self.tuning.last_pause } else { self.tuning.longest_pause };
         doubled.min(longest).mul_f64(rand::random_range(0.5..=1.0))

@@ -3,8 +3,8 @@
 //! hyper speaks; what stands here is when a kept connection is used again, and when a request that got no answer may
 //! be sent once more. A pooled client would have to be wrapped for the latter by more than this.
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::http::uri::Scheme;
@@ -44,8 +44,8 @@ const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("wsgate/", env!
 /// Where the application is.
 pub(super) struct Target {
     /// A name, or an address without brackets.
-    host: String,
-    port: u16,
+    pub(super) host: String,
+    pub(super) port: u16,
     /// The header `Host`.
     authority: HeaderValue,
     path: Uri,
@@ -63,7 +63,7 @@ pub(super) struct Post {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     /// Whole, at most [`ANSWER_BYTES_MAX`], or why not.
-    pub(super) body: Result<Bytes, Failure>,
+    pub(super) body: Result<Vec<u8>, Failure>,
 }
 
 /// Why there is no answer that decides. Shows nothing that the application sent but its status.
@@ -228,11 +228,7 @@ pub(super) async fn exchange(
     let answered = timeout_at(deadline, send(target, kept, post, deadline)).await;
     let (response, line) = answered.map_err(|_| Failure::Late)??;
     let status = response.status();
-    let body = match timeout_at(deadline, Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) => Err(unreadable(error)),
-        Err(_) => Err(Failure::Late),
-    };
+    let body = timeout_at(deadline, whole(response.into_body())).await.unwrap_or(Err(Failure::Late));
     let line = body.is_ok().then(|| Line { idle_since: Instant::now(), ..line });
     Ok((Answer { status, body }, line))
 }
@@ -259,14 +255,21 @@ async fn send(
     }
 }
 
-fn unreadable(error: Box<dyn std::error::Error + Send + Sync>) -> Failure {
-    match error.downcast::<hyper::Error>() {
-        Ok(error) => Failure::Broken(*error),
-        Err(error) => {
-            debug_assert!(error.is::<LengthLimitError>());
-            Failure::TooLarge
-        }
+/// Copies what comes: pieces that were kept would hold buffers many times their size.
+async fn whole(mut body: Incoming) -> Result<Vec<u8>, Failure> {
+    let mut read = Vec::new();
+    if body.size_hint().lower() > ANSWER_BYTES_MAX as u64 {
+        return Err(Failure::TooLarge);
     }
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(Failure::Broken)?;
+        let Some(data) = frame.data_ref() else { continue };
+        if read.len() + data.len() > ANSWER_BYTES_MAX {
+            return Err(Failure::TooLarge);
+        }
+        read.extend_from_slice(data);
+    }
+    Ok(read)
 }
 
 /// A socket that notes whether something came.
