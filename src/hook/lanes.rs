@@ -41,7 +41,8 @@ pub(super) struct Lanes {
     quiet: Notify,
     /// Whether the process ends.
     ending: watch::Sender<bool>,
-    drops: Seldom,
+    dropped: Seldom,
+    given_up: Seldom,
 }
 
 pub(super) struct Lane {
@@ -82,7 +83,8 @@ impl Lanes {
             waiting: AtomicUsize::new(0),
             quiet: Notify::new(),
             ending: watch::Sender::new(false),
-            drops: Seldom::new(),
+            dropped: Seldom::new(),
+            given_up: Seldom::new(),
         }
     }
 
@@ -110,7 +112,7 @@ impl Lanes {
         metrics.elsewhere().hook_waits();
         if queued > self.tuning.lane_bytes || lane.queue.try_send(told).is_err() {
             self.done(metrics, lane, bytes, ToldOutcome::Dropped);
-            if self.drops.may_log() {
+            if self.dropped.may_log() {
                 tracing::warn!(event = body::name(event), "too many events wait for the hook: new ones are dropped");
             }
         }
@@ -176,7 +178,7 @@ async fn deliver(hook: &Hook, told: &Told, line: &mut Option<Line>) -> ToldOutco
         let Err(failure) = attempt_to_tell(hook, told, attempt, line).await else { return ToldOutcome::Delivered };
         let event = body::name(told.event);
         if matches!(failure, Failure::Status(status) if refuses(status)) {
-            if hook.failures.may_log() {
+            if hook.lanes.given_up.may_log() {
                 tracing::warn!(event, %failure, "the hook refuses to be told");
             }
             return ToldOutcome::GivenUp;
@@ -191,7 +193,7 @@ async fn deliver(hook: &Hook, told: &Told, line: &mut Option<Line>) -> ToldOutco
         }
         attempt = attempt.saturating_add(1);
     }
-    if hook.failures.may_log() {
+    if hook.lanes.given_up.may_log() {
         tracing::warn!(event = body::name(told.event), "the hook could not be told in time: the event is given up");
     }
     ToldOutcome::GivenUp
