@@ -14,6 +14,7 @@
 //! [`outbox`]; what comes in is read by [`ws`] and held to [`limits`].
 pub mod admin;
 pub mod admission;
+pub mod bans;
 pub mod close;
 pub mod config;
 pub mod front;
@@ -30,6 +31,7 @@ pub mod outbox;
 pub mod rooms;
 pub mod session;
 pub mod shard;
+pub mod store;
 pub mod tls;
 pub mod upstream;
 pub mod ws;
