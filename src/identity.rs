@@ -1,4 +1,5 @@
 //! Who a client is, and what its token allows: all that a service knows of admission.
+use crate::config::{Permission, pattern};
 use std::sync::Arc;
 
 /// A client's identity, made by admission from a token, or invented for a client without one.
@@ -33,5 +34,42 @@ impl Identity {
     /// Whether no token stands behind it.
     pub fn is_anonymous(&self) -> bool {
         self.expires_at.is_none()
+    }
+
+    /// Whether it may join a room to which this permission leads.
+    pub fn may_join(&self, permission: Permission, room: &str) -> bool {
+        allows(permission, self.claims.rooms.as_deref(), room)
+    }
+
+    /// Whether it may publish to a room that it is in, likewise. A token without `publish` allows it where it allows
+    /// to join.
+    pub fn may_publish(&self, permission: Permission, room: &str) -> bool {
+        allows(permission, self.claims.publish.as_deref().or(self.claims.rooms.as_deref()), room)
+    }
+}
+
+fn allows(permission: Permission, claim: Option<&[String]>, room: &str) -> bool {
+    match permission {
+        Permission::Any => true,
+        Permission::Claim => claim.unwrap_or_default().iter().any(|p| pattern::fits(p, room)),
+        Permission::None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_allow_what_they_list() {
+        let list = |names: &[&str]| Some(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>());
+        let mut identity = Identity::anonymous();
+        assert!(!identity.may_join(Permission::Claim, "a") && identity.may_join(Permission::Any, "a"));
+        identity.claims = Arc::new(Claims { rooms: list(&["private-*"]), ..Claims::default() });
+        assert!(identity.may_join(Permission::Claim, "private-1") && !identity.may_join(Permission::Claim, "other"));
+        assert!(identity.may_publish(Permission::Claim, "private-1"));
+        assert!(!identity.may_publish(Permission::None, "private-1"));
+        identity.claims = Arc::new(Claims { rooms: list(&["*"]), publish: list(&[]), broadcast: false });
+        assert!(!identity.may_publish(Permission::Claim, "private-1"));
     }
 }

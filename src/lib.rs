@@ -20,6 +20,7 @@ pub mod config;
 pub mod front;
 pub mod gateway;
 pub mod health;
+pub mod hook;
 pub mod identity;
 pub mod limits;
 pub mod listen;

@@ -57,13 +57,17 @@ impl Live for Address {
 #[derive(Default)]
 pub struct Client {
     sockets: AtomicU32,
+    rooms: AtomicU32,
     messages: Bucket,
     bytes: Bucket,
 }
 
 impl Live for Arc<Client> {
     fn live(&self, now: u64) -> bool {
-        self.sockets.load(Relaxed) > 0 || self.messages.busy(now) || self.bytes.busy(now)
+        self.sockets.load(Relaxed) > 0
+            || self.rooms.load(Relaxed) > 0
+            || self.messages.busy(now)
+            || self.bytes.busy(now)
     }
 }
 
@@ -88,6 +92,13 @@ pub struct IpPermit(Arc<Limiter>, IpKey);
 
 /// One socket of a client, and its buckets.
 pub struct ClientPermit(Arc<Client>);
+
+/// The rooms that a client is in, over all its sockets on a route.
+#[derive(Clone)]
+pub struct ClientRooms(Arc<Client>);
+
+/// One room that a client is in.
+pub struct RoomPermit(Arc<Client>);
 
 impl Limiter {
     /// `connections_max` bounds the process; each of the two tables holds at most twice as many entries, and
@@ -199,6 +210,28 @@ impl ClientPermit {
     /// The bucket of payload bytes, shared likewise.
     pub fn bytes(&self) -> &Bucket {
         &self.0.bytes
+    }
+}
+
+impl ClientPermit {
+    /// The count of the client's rooms.
+    pub fn rooms(&self) -> ClientRooms {
+        ClientRooms(self.0.clone())
+    }
+}
+
+impl ClientRooms {
+    /// One room more, where there are fewer than `max`.
+    pub fn enter(&self, max: usize) -> Option<RoomPermit> {
+        let more = |n: u32| ((n as usize) < max).then_some(n + 1);
+        self.0.rooms.fetch_update(Relaxed, Relaxed, more).ok()?;
+        Some(RoomPermit(self.0.clone()))
+    }
+}
+
+impl Drop for RoomPermit {
+    fn drop(&mut self) {
+        self.0.rooms.fetch_sub(1, Relaxed);
     }
 }
 

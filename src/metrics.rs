@@ -6,7 +6,7 @@ mod exposition;
 mod labels;
 mod process;
 
-pub use labels::{Direction, Handshake, Refused, ServiceLabel};
+pub use labels::{Asked, AskedOutcome, Direction, Handshake, Refused, ServiceLabel, ToldOutcome};
 
 use crate::close::{By, Close};
 use prometheus_client::encoding::prometheus_text;
@@ -125,6 +125,9 @@ pub struct ShardMetrics {
     closes: [[[AtomicU64; labels::CODES]; labels::BY.len()]; ServiceLabel::COUNT],
     panics: AtomicU64,
     accept_pauses: AtomicU64,
+    asked: [[AtomicU64; AskedOutcome::COUNT]; Asked::COUNT],
+    told: [AtomicU64; ToldOutcome::COUNT],
+    hook_waiting: Gauge,
     loop_lag: LoopLag,
 }
 
@@ -243,6 +246,22 @@ impl ShardMetrics {
     /// `n` waiting bytes were written or thrown away.
     pub fn backlog_shrank(&self, n: u64) {
         self.backlog_bytes.subtract(n);
+    }
+
+    /// An application was asked, and what came of it.
+    pub fn asked(&self, event: Asked, outcome: AskedOutcome) {
+        self.asked[event as usize][outcome as usize].fetch_add(1, Relaxed);
+    }
+
+    /// An event waits for an application to be told of it; [`ShardMetrics::told`] counts its end.
+    pub fn hook_waits(&self) {
+        self.hook_waiting.add(1);
+    }
+
+    /// An event that waited is done with.
+    pub fn told(&self, outcome: ToldOutcome) {
+        self.hook_waiting.subtract(1);
+        self.told[outcome as usize].fetch_add(1, Relaxed);
     }
 
     /// A timer of the shard fired `late` after its time: how long everything else there waited.

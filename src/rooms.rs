@@ -12,16 +12,23 @@ mod mail;
 mod member;
 pub mod protocol;
 mod room;
+mod schedule;
+mod statuses;
+mod typing;
 
 pub use mail::Position;
 pub use member::{Auth, Enter, Member, Visitor};
 
 use crate::config;
+use crate::config::Namespace;
 use crate::shard::Shard;
 use broker::{Broker, memory::Memory};
+use desk::DeskAsk;
 use home::Home;
 use local::Local;
 use mail::{Mail, Post};
+use schedule::Schedule;
+use statuses::{Said, Statuses};
 use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
@@ -37,6 +44,7 @@ pub struct Shared {
     hasher: RandomState,
     rules: Arc<config::Rooms>,
     rooms: mail::RoomCount,
+    statuses: Statuses,
 }
 
 /// The other end of a shard's mailbox, to be handed to its [`Rooms`].
@@ -48,6 +56,8 @@ pub struct Rooms {
     shard: Rc<Shard>,
     local: RefCell<Local>,
     home: RefCell<Home>,
+    /// Clients whose new status is to be told then.
+    schedule: RefCell<Schedule<(Namespace, Arc<str>)>>,
 }
 
 /// How long the loop handles mail before other tasks have their turn.
@@ -64,7 +74,13 @@ impl Shared {
     pub fn new(shards: usize, rules: Arc<config::Rooms>) -> (Shared, Vec<Inbox>) {
         let (post, inboxes) = Post::new(shards);
         (
-            Shared { post, hasher: RandomState::new(), rules, rooms: mail::RoomCount::default() },
+            Shared {
+                post,
+                hasher: RandomState::new(),
+                rules,
+                rooms: mail::RoomCount::default(),
+                statuses: Statuses::default(),
+            },
             inboxes.into_iter().map(Inbox).collect(),
         )
     }
@@ -72,12 +88,25 @@ impl Shared {
     fn home_of(&self, room: &mail::RoomKey) -> usize {
         (self.hasher.hash_one(room) % self.post.shards() as u64) as usize
     }
+
+    /// Every session of a client tells the rooms that it is in.
+    fn tell_status(&self, namespace: Namespace, client: &Arc<str>, said: &Arc<Said>) {
+        for shard in 0..self.post.shards() {
+            self.post.send(shard, Mail::Status { namespace, client: client.clone(), said: said.clone() });
+        }
+    }
+
+    /// Forgets what is of no use any more. Called now and then.
+    pub fn sweep(&self) {
+        self.statuses.sweep(tokio::time::Instant::now());
+    }
 }
 
 impl Rooms {
     /// The rooms of one shard, to be [run](Self::run).
     pub fn new(shared: Shared, shard: Rc<Shard>) -> Rc<Rooms> {
-        Self::with_broker(shared, shard, Box::new(Memory::default()))
+        let memory = Memory::new(shared.rules.duplicates);
+        Self::with_broker(shared, shard, Box::new(memory))
     }
 
     /// As [`new`](Self::new), with another broker.
@@ -85,6 +114,7 @@ impl Rooms {
         Rc::new(Rooms {
             local: RefCell::new(Local::new()),
             home: RefCell::new(Home::new(shared.clone(), shard.clone(), broker)),
+            schedule: RefCell::default(),
             shared,
             shard,
         })
@@ -100,6 +130,7 @@ impl Rooms {
     fn slice(&self, cx: &mut Context<'_>, inbox: &mut Inbox, batch: &mut Vec<Mail>) -> Poll<()> {
         let started = Instant::now();
         let mut work = 0;
+        self.poll_timers(cx);
         loop {
             let mut idle = true;
             for _ in 0..EVENTS_PER_MAIL {
@@ -121,6 +152,8 @@ impl Rooms {
                 idle = false;
             }
             if idle {
+                // What was handled may have set them.
+                self.poll_timers(cx);
                 return Poll::Pending;
             }
             if work >= WORK_PER_LOOK {
@@ -133,19 +166,59 @@ impl Rooms {
         }
     }
 
+    fn poll_timers(&self, cx: &mut Context<'_>) {
+        self.home.borrow_mut().poll_timers(cx);
+        while let Poll::Ready((namespace, client)) = self.schedule.borrow_mut().poll_due(cx) {
+            if let Some(said) = self.shared.statuses.due(namespace, &client, tokio::time::Instant::now()) {
+                self.shared.tell_status(namespace, &client, &said);
+            }
+        }
+    }
+
     /// Says how many sessions it was about.
     fn handle(&self, mail: Mail) -> usize {
         match mail {
             Mail::Request(request) => self.home.borrow_mut().request(request),
             Mail::Lost { room, shard, loss } => self.home.borrow_mut().lost(&room, shard, loss),
+            Mail::CatchUp { room, shard, loss, after } => self.home.borrow_mut().catch_up(room, shard, loss, after),
             Mail::Answer { to, ticket, answer } => local::answer(self, to, ticket, answer),
-            Mail::Deliver { to, frame, bytes } => {
+            Mail::Deliver { to, frame, kind, bytes } => {
                 self.shared.post.received(self.shard.index, bytes);
-                return self.local.borrow().deliver(&self.shard, &to, &frame).max(1);
+                return self.local.borrow_mut().deliver(&self.shard, &to, &frame, &kind).max(1);
             }
-            Mail::Behind { room, loss } => local::fell_behind(self, &room, loss),
-            // Its reply is dropped: not there yet.
-            Mail::Desk(_) => (),
+            Mail::Feed { to, room, feed } => local::feed(self, to, &room, feed),
+            Mail::Expelled { to, room, code } => local::expelled(self, to, &room, code),
+            Mail::Behind { room, loss } => local::fell_behind(self, room, loss),
+            Mail::Overtaken { room, loss } => local::overtaken(self, &room, loss),
+            Mail::Status { namespace, client, said } => local::status(self, namespace, &client, &said),
+            Mail::Desk(ask) => return self.desk(ask),
+        }
+        1
+    }
+
+    /// Says how many sessions it was about.
+    fn desk(&self, ask: DeskAsk) -> usize {
+        match ask {
+            DeskAsk::Rooms { namespace, prefix, after, limit, reply } => {
+                let _ = reply.send(self.home.borrow().list(namespace, &prefix, after.as_ref(), limit));
+            }
+            DeskAsk::Notify { namespace, clients, text, reply } => {
+                let members = self.local.borrow().members(&self.shard, namespace, clients.as_deref());
+                for member in &members {
+                    member.send_text(&text, tokio::time::Instant::now());
+                }
+                let _ = reply.send(members.len());
+                return members.len().max(1);
+            }
+            DeskAsk::Sessions { namespace, client, reply } => {
+                let _ = reply.send(local::sessions(self, namespace, &client));
+            }
+            DeskAsk::Disconnect { namespace, client, close, reply } => {
+                let sessions = self.shard.sessions_of(namespace, &client);
+                sessions.iter().for_each(|session| session.order(close.clone()));
+                let _ = reply.send(sessions.len());
+            }
+            ask => self.home.borrow_mut().desk(ask),
         }
         1
     }

@@ -82,6 +82,7 @@ fn relay(
         // Admission makes visitors on rooms routes only.
         Who::Visitor => (Identity::anonymous(), ClientPermit::alone()),
     };
+    seat.name(route, &identity.client);
     let mut deadlines = Deadlines::new(&route.limits, Instant::now());
     deadlines.expire_at(expiry(around, route, &identity));
     let meter = Meter::new(permit, rates);

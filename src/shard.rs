@@ -6,12 +6,16 @@
 mod fanout;
 
 use crate::close::Close;
+use crate::config::{Namespace, Route};
 use crate::metrics::{Metrics, ShardMetrics};
 use crate::outbox::{Peer, wire::Wire};
 use crate::ws::deflate::{Deflater, Inflater};
 use bytes::Bytes;
 use slab::Slab;
+use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -38,10 +42,15 @@ pub struct Shard {
     pub deflater: RefCell<Deflater>,
     metrics: Arc<Metrics>,
     sessions: RefCell<Slab<Rc<Handle>>>,
+    /// The sessions of each client that is known.
+    clients: RefCell<HashMap<(Namespace, Arc<str>), Slots>>,
     draining: Cell<Option<(Instant, Duration)>>,
     fanout: fanout::Fanout,
     emptied: Notify,
 }
+
+/// Places of one client's sessions, mostly one.
+type Slots = SmallVec<[u32; 2]>;
 
 /// A session, as its shard knows it.
 pub struct Handle {
@@ -51,11 +60,30 @@ pub struct Handle {
     pub sent_at: Cell<Instant>,
     /// Messages and payload bytes that were queued for it.
     pub sent: Cell<(u64, u64)>,
+    /// Who it is, once that is known.
+    about: RefCell<Option<Box<About>>>,
     order: RefCell<Option<Close>>,
     restart_at: Cell<Option<Instant>>,
     marked: Cell<bool>,
     /// What of the backlog the metrics know.
     counted: Cell<usize>,
+}
+
+/// Who a session is, for those who look after clients.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// Its client's namespace.
+    pub namespace: Namespace,
+    /// Its client.
+    pub client: Arc<str>,
+    /// Its own name.
+    pub session_id: uuid::Uuid,
+    /// Since when it is known.
+    pub since: jiff::Timestamp,
+    /// The route it came by.
+    pub route: Arc<Route>,
+    /// Its place among the members of rooms on this shard, where it has one.
+    pub member: Option<u32>,
 }
 
 impl Shard {
@@ -68,6 +96,7 @@ impl Shard {
             deflater: RefCell::new(Deflater::new()),
             metrics,
             sessions: RefCell::new(Slab::new()),
+            clients: RefCell::new(HashMap::new()),
             draining: Cell::new(None),
             fanout: fanout::Fanout::default(),
             emptied: Notify::new(),
@@ -85,6 +114,7 @@ impl Shard {
             peer: RefCell::new(Peer::new(wire)),
             sent_at: Cell::new(Instant::now()),
             sent: Cell::new((0, 0)),
+            about: RefCell::new(None),
             order: RefCell::new(None),
             restart_at: Cell::new(None),
             marked: Cell::new(false),
@@ -100,6 +130,14 @@ impl Shard {
     /// Sessions now.
     pub fn sessions(&self) -> usize {
         self.sessions.borrow().len()
+    }
+
+    /// The sessions of a client, on whatever service.
+    pub fn sessions_of(&self, namespace: Namespace, client: &Arc<str>) -> Vec<Rc<Handle>> {
+        let clients = self.clients.borrow();
+        let Some(slots) = clients.get(&(namespace, client.clone())) else { return Vec::new() };
+        let sessions = self.sessions.borrow();
+        slots.iter().filter_map(|slot| sessions.get(*slot as usize).cloned()).collect()
     }
 
     /// Gives every session, and those still to come, a random moment within `window` to be closed
@@ -146,6 +184,19 @@ impl Shard {
         .await;
     }
 
+    fn forget(&self, about: &About, slot: u32) {
+        let clients = &mut *self.clients.borrow_mut();
+        if let Entry::Occupied(mut slots) = clients.entry((about.namespace, about.client.clone())) {
+            slots.get_mut().retain(|s| *s != slot);
+            if slots.get().is_empty() {
+                slots.remove();
+            }
+        }
+        if clients.capacity() > 4 * clients.len().max(256) {
+            clients.shrink_to(2 * clients.len());
+        }
+    }
+
     /// Tells the metrics how the backlog of a session has changed. Called after its queue was flushed.
     pub fn count_backlog(&self, handle: &Handle) {
         let backlog = handle.peer.borrow().backlog();
@@ -169,6 +220,23 @@ impl Handle {
         self.sent.set((messages + 1, bytes + payload as u64));
         self.sent_at.set(now);
         self.peer.borrow_mut().push(frame);
+    }
+
+    /// Who it is, once that is known.
+    pub fn about(&self) -> Option<About> {
+        self.about.borrow().as_deref().cloned()
+    }
+
+    /// It has this place among the members of rooms, or none any more.
+    pub fn set_member(&self, place: Option<u32>) {
+        if let Some(about) = self.about.borrow_mut().as_mut() {
+            about.member = place;
+        }
+    }
+
+    /// Its place among the members of rooms.
+    pub fn member(&self) -> Option<u32> {
+        self.about.borrow().as_ref()?.member
     }
 
     /// Tells the session to close. The first order counts.
@@ -202,8 +270,22 @@ pub struct Seat {
     slot: usize,
 }
 
+impl Seat {
+    /// The session's client is known from now on.
+    pub fn name(&self, route: &Arc<Route>, client: &Arc<str>) {
+        let (namespace, client) = (route.namespace, client.clone());
+        self.shard.clients.borrow_mut().entry((namespace, client.clone())).or_default().push(self.slot as u32);
+        let (session_id, since) = (uuid::Uuid::now_v7(), jiff::Timestamp::now());
+        let about = About { namespace, client, session_id, since, route: route.clone(), member: None };
+        *self.handle.about.borrow_mut() = Some(Box::new(about));
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
+        if let Some(about) = self.handle.about.borrow_mut().take() {
+            self.shard.forget(&about, self.slot as u32);
+        }
         // Others may hold the session a little longer; nothing is sent to it any more.
         self.handle.peer.borrow_mut().give_up();
         self.shard.count_backlog(&self.handle);

@@ -6,15 +6,20 @@
 use jsonwebtoken::Algorithm;
 use std::fs;
 use std::path::{Path, PathBuf};
-use wsgate::config::{self, Address, KeySource, OnExcess, OnReject, Service, TokenSource};
+use std::time::Duration;
+use wsgate::config::{
+    self, Address, Create, Duplicates, History, HookEvent, KeySource, OnExcess, OnReject, Permission, Service,
+    TokenSource,
+};
 
-const GOOD_MIN: usize = 6;
-const BAD_MIN: usize = 90;
+const GOOD_MIN: usize = 7;
+const BAD_MIN: usize = 130;
 const SECRET: &str = "not a secret, only long enough for one";
 
 fn env(name: &str) -> Option<String> {
     match name {
         "WSGATE_JWT_SECRET" => Some(SECRET.to_owned()),
+        "WSGATE_HOOK_SECRET" => Some(SECRET[..16].to_owned()),
         "SHORT_SECRET" => Some("hunter2".to_owned()),
         "EMPTY_SECRET" => Some(String::new()),
         _ => None,
@@ -67,6 +72,39 @@ fn a_production_file_means_what_it_says() {
     assert_eq!((upstream.servers[2].host.as_str(), upstream.servers[2].port), ("fd00::13", 8765));
     assert!(config.rooms.broadcast_to_all && !config.rooms.presence);
     assert_eq!(config.ip_limits.connections, Some(400));
+}
+
+#[test]
+fn rooms_mean_what_they_say() {
+    let config = parse(Path::new("tests/config/good/rooms.toml")).unwrap_or_else(|faults| panic!("{faults}"));
+    let rooms = &config.rooms;
+    let history = History { messages: 50, age: Duration::from_secs(600), bytes: 1 << 20 };
+    assert_eq!((rooms.rules.create, rooms.rules.max_members, rooms.rules.history), (Create::Declared, 200, history));
+    assert_eq!((rooms.rules.join, rooms.rules.publish), (Permission::Any, Permission::Any));
+    assert_eq!((rooms.rules.durable, rooms.rules.latest_only), (false, None));
+    assert_eq!(rooms.duplicates, Duplicates { age: Duration::ZERO, per_client: 0 });
+    assert_eq!(rooms.typing_expiry, Duration::from_secs(10));
+    assert_eq!(rooms.max_message_size, 1 << 20, "where a route has no limit");
+    assert_eq!(rooms.store, PathBuf::from("tests/config/good/state"));
+
+    let patterns: Vec<&str> = rooms.policies.iter().map(|p| p.pattern.as_str()).collect();
+    assert_eq!(patterns, ["news", "private-*", "prices/*", "prices/eur"]);
+    let [news, private, prices, _] = &rooms.policies[..] else { panic!("four policies") };
+    assert_eq!((news.rules.publish, news.rules.join), (Permission::None, Permission::Any));
+    assert_eq!((news.rules.history, news.rules.durable), (history, true));
+    assert_eq!((private.rules.join, private.rules.publish), (Permission::Claim, Permission::Claim));
+    assert_eq!((private.rules.create, private.rules.max_members), (Create::Join, 20));
+    assert_eq!(private.rules.history, History { age: Duration::from_secs(366 * 86_400), ..history });
+    assert_eq!(prices.rules.latest_only, Some(Duration::from_millis(100)));
+    assert_eq!(prices.rules.max_members, 200);
+    let exists = ["news", "private-1", "prices/eur", "prices/usd", "lobby"].map(|room| rooms.may_exist(room));
+    assert_eq!(exists, [true, true, true, false, false]);
+
+    let hook = rooms.hook.as_ref().expect("a hook");
+    assert_eq!(hook.url, "http://app.internal:3000/");
+    assert_eq!(hook.events, [HookEvent::Left, HookEvent::Connect]);
+    assert_eq!((hook.timeout, hook.deny_on_failure), (Duration::from_millis(250), false));
+    assert_eq!(hook.secret.as_ref().map(|s| s.expose()), Some(&SECRET.as_bytes()[..16]));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! a module of its own. A fault never ends the reading: the reader notes it and goes on with the
 //! default, so that one run shows them all. Paths in the file are relative to the folder of the
 //! file itself. Files of certificates, keys and secrets are named here and read by those who use
-//! them; only `admin.token_file` and the variable of `secret_env` are read at once.
+//! them; only `admin.token_file` and the variables of `secret_env` are read at once.
 //!
 //! To add a key: write it into `schema`, then read it in the module of its table. A test sets
 //! every key of the schema to nonsense and fails where nobody notices.
@@ -13,14 +13,17 @@ mod auth;
 mod blank;
 mod entry;
 mod fault;
+mod hook;
 mod host;
 mod limits;
 mod listener;
 mod origins;
+mod policy;
 mod report;
 mod rooms;
 mod route;
 mod schema;
+mod secret;
 mod server;
 mod table;
 #[cfg(test)]
@@ -63,7 +66,7 @@ fn not_utf8(error: &FromUtf8Error, name: &str) -> Faults {
 }
 
 /// Reads `text` as the file `name`, whose folder relative paths start from. `env` looks up
-/// environment variables; `cores` is what `shards = 0` becomes. Host names of listeners are
+/// environment variables, `STATE_DIRECTORY` among them; `cores` is what `shards = 0` becomes. Host names of listeners are
 /// resolved, and `admin.token_file` is read.
 ///
 /// # Errors
@@ -108,9 +111,9 @@ fn config(root: &Table, world: &World) -> Config {
     let limits = limits::read(&limits_table, &limits::built_in());
     let ip_limits = limits::read_ip(&limits_table);
     let upstreams = upstream::read(root);
-    let defaults = route::Defaults { limits, origins, auth: &tokens, upstreams: &upstreams };
+    let defaults = route::Defaults { limits, limits_table, origins, auth: &tokens, upstreams: &upstreams };
     let (routes, namespaces) = route::read(root, &defaults);
-    let rooms = rooms::read(&root.table("rooms", "rooms"));
+    let rooms = rooms::read(&root.table("rooms", "rooms"), world, &routes);
     rooms::read_cluster(&root.table("cluster", "cluster"));
     let admin = admin::read(&root.table("admin", "admin"), world);
     listener::check_apart(root, &listeners, admin.as_ref());

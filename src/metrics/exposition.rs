@@ -1,5 +1,5 @@
 //! The families, their names and their help, summed over the blocks.
-use super::labels::{self, Direction, Handshake, Refused, ServiceLabel};
+use super::labels::{self, Asked, AskedOutcome, Direction, Handshake, Refused, ServiceLabel, ToldOutcome};
 use super::{Blocks, Gauge, LAG_BOUNDS, ShardMetrics, process::Process};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
@@ -15,6 +15,7 @@ impl Collector for Blocks {
         self.handshakes(out)?;
         self.closes(out)?;
         self.rooms(out)?;
+        self.hook(out)?;
         self.shards(out)?;
         self.about(out)?;
         process(out)
@@ -94,6 +95,22 @@ impl Blocks {
         counter(out, "wsgate_deliveries", "Room messages put into outboxes of members", deliveries)?;
         let backlog = self.level(|s| &s.backlog_bytes);
         gauge(out, "wsgate_backlog_bytes", "Bytes that wait in outboxes for slow clients", backlog)
+    }
+
+    fn hook(&self, out: &mut DescriptorEncoder) -> Result {
+        let asked = Asked::ALL.iter().flat_map(|&event| {
+            AskedOutcome::ALL.iter().map(move |&outcome| {
+                let set = [("event", event.label()), ("outcome", outcome.label())];
+                (set, self.sum(|s| &s.asked[event as usize][outcome as usize]))
+            })
+        });
+        counters(out, "wsgate_hook_asked", "Questions to the application, by what came of them", asked)?;
+        let told = ToldOutcome::ALL
+            .iter()
+            .map(|&outcome| ([("outcome", outcome.label())], self.sum(|s| &s.told[outcome as usize])));
+        counters(out, "wsgate_hook_told", "Events that the application was to be told of, by their end", told)?;
+        let waiting = self.level(|s| &s.hook_waiting);
+        gauge(out, "wsgate_hook_waiting", "Events that wait for the application to be told", waiting)
     }
 
     fn shards(&self, out: &mut DescriptorEncoder) -> Result {

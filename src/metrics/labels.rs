@@ -100,6 +100,44 @@ labels! {
     }
 }
 
+labels! {
+    /// What an application is asked about, by `event`.
+    pub enum Asked {
+        /// A client's session begins.
+        Connect = "connect",
+        /// A session joins a room.
+        Join = "join",
+        /// A member publishes.
+        Publish = "publish",
+    }
+}
+
+labels! {
+    /// What became of a question, by `outcome`.
+    pub enum AskedOutcome {
+        /// It may happen.
+        Allowed = "allowed",
+        /// It may happen, with another message.
+        Changed = "changed",
+        /// The application said no.
+        Refused = "refused",
+        /// There was no answer that decides; `on_failure` did.
+        Failed = "failed",
+    }
+}
+
+labels! {
+    /// What became of an event that an application is told of, by `outcome`.
+    pub enum ToldOutcome {
+        /// The application has taken it.
+        Delivered = "delivered",
+        /// It was refused for good, or grew too old.
+        GivenUp = "given_up",
+        /// Too many waited before it.
+        Dropped = "dropped",
+    }
+}
+
 impl From<crate::config::Service> for ServiceLabel {
     fn from(service: crate::config::Service) -> ServiceLabel {
         match service {

@@ -66,7 +66,15 @@ fn every_series_is_there_from_the_start_at_zero() {
             }
         }
     }
-    for name in ["connections", "rooms", "room_members", "deliveries_total", "backlog_bytes"] {
+    for event in ["connect", "join", "publish"] {
+        for outcome in ["allowed", "changed", "refused", "failed"] {
+            expected.push(format!(r#"wsgate_hook_asked_total{{event="{event}",outcome="{outcome}"}}"#));
+        }
+    }
+    for outcome in ["delivered", "given_up", "dropped"] {
+        expected.push(format!(r#"wsgate_hook_told_total{{outcome="{outcome}"}}"#));
+    }
+    for name in ["connections", "rooms", "room_members", "deliveries_total", "backlog_bytes", "hook_waiting"] {
         expected.push(format!("wsgate_{name}"));
     }
     for name in ["session_panics_total", "accept_pauses_total", "loop_lag_seconds_count"] {

@@ -1,11 +1,17 @@
-//! Where the order of rooms comes from.
+//! Where the order of rooms comes from, and what was said in them.
 //!
 //! A publish is a request that is answered later by an accepted position, and delivered by an event
-//! of its own; it never is a return value, because in a cluster the order is made elsewhere.
+//! of its own; it never is a return value, because in a cluster the order is made elsewhere. The same
+//! holds for reading what was said.
 pub mod memory;
 
 pub use super::mail::{Position, RoomKey};
 
+use super::protocol::push;
+use crate::config::Rules;
+use crate::ws::frame::{Opcode, frame};
+use bytes::Bytes;
+use jiff::Timestamp;
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,12 +19,57 @@ use std::task::{Context, Poll};
 /// A message on its way to its place in a room.
 #[derive(Debug)]
 pub struct Publication {
-    /// Who sent it.
-    pub sender: Arc<str>,
-    /// The sender's own name for it.
+    /// Who sent it; `None`: a server, as nobody.
+    pub sender: Option<Arc<str>>,
+    /// The sender's own name for it, or one that the gateway made.
     pub message_id: Box<str>,
+    /// Whether the sender gave the name, and so may send it again.
+    pub named: bool,
     /// The message, as it came.
     pub message: Box<RawValue>,
+}
+
+/// A message that has its place: a `chat_message`, encoded once. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// The place.
+    pub position: Position,
+    /// When it got it.
+    pub at: Timestamp,
+    /// The whole frame, header included.
+    pub frame: Bytes,
+}
+
+impl Message {
+    /// A publication at its place.
+    pub fn new(room: &str, position: Position, at: Timestamp, publication: &Publication) -> Message {
+        let text = push::chat_message(room, &position, at, publication);
+        Message { position, at, frame: frame(Opcode::Text, text.as_bytes()) }
+    }
+
+    /// A message from its text, as [`text`](Self::text) gave it.
+    pub fn from_text(position: Position, at: Timestamp, text: &[u8]) -> Message {
+        Message { position, at, frame: frame(Opcode::Text, text) }
+    }
+
+    /// Its JSON text.
+    pub fn text(&self) -> Bytes {
+        let header = match self.frame[1] {
+            127 => 10,
+            126 => 4,
+            _ => 2,
+        };
+        self.frame.slice(header..)
+    }
+}
+
+/// How much is read at once: at least one message, where there is one.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch {
+    /// Most messages; 0: none are wanted, only whether they could be had.
+    pub messages: usize,
+    /// Bytes from which on no further message is taken.
+    pub bytes: usize,
 }
 
 /// What a broker tells a home. The events of one room come in one order: `Opened`, then every
@@ -51,25 +102,40 @@ pub enum Event {
     Delivered {
         /// The room.
         room: RoomKey,
-        /// Its place.
-        position: Position,
         /// The message.
-        publication: Publication,
+        message: Message,
+    },
+    /// What was read.
+    Read {
+        /// What [`Broker::read`] was given.
+        ticket: u64,
+        /// The messages, in order and without a gap from the offset asked for on; `None` where the first of them is
+        /// not kept any more.
+        messages: Option<Vec<Message>>,
+        /// The offset of the oldest message that is kept.
+        oldest: Option<u64>,
     },
 }
 
-/// Gives messages their place. A call never waits: what comes of it is an [`Event`].
+/// Gives messages their place, and keeps them for a while. A call never waits: what comes of it is an [`Event`].
 pub trait Broker {
-    /// The room has its first local member. Answered by `Opened`; only then is the room used.
-    fn open(&mut self, room: &RoomKey);
+    /// The room is used from now on. Answered by `Opened`; only then is it used.
+    fn open(&mut self, room: &RoomKey, rules: &Arc<Rules>);
 
-    /// The room has no local member any more.
+    /// The room is not used any more. What is kept of it stays for the age of its history.
     fn shut(&mut self, room: &RoomKey);
 
-    /// Asks for a place. Answered by `Accepted` or `Refused` with this ticket; `Delivered` comes
-    /// besides, unless it is a duplicate.
+    /// Asks for a place in a room that is open. Answered by `Accepted` or `Refused` with this ticket; `Delivered`
+    /// comes besides, unless it is a duplicate.
     fn publish(&mut self, ticket: u64, room: &RoomKey, publication: Publication);
+
+    /// Asks for the messages after this offset of a room that is open. Answered by `Read` with this ticket; answers
+    /// come in the order of the questions. It may hold messages that were not `Delivered` yet.
+    fn read(&mut self, ticket: u64, room: &RoomKey, after: u64, batch: Batch);
 
     /// The next event.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event>;
+
+    /// Does what is due by time; ready never.
+    fn poll_timers(&mut self, cx: &mut Context<'_>);
 }

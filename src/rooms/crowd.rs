@@ -30,7 +30,7 @@ pub struct Changes {
 
 impl Crowds {
     /// A client came or went.
-    pub fn note(&mut self, room: &RoomKey, status: Status) {
+    pub fn note(&mut self, room: &RoomKey, status: &Status) {
         let changes = self.rooms.entry(room.clone()).or_default();
         match status {
             Status::Offline => changes.left += 1,
@@ -65,13 +65,13 @@ mod tests {
         let mut crowds = Crowds::default();
         let started = Instant::now();
         for _ in 0..5 {
-            crowds.note(&room, Status::Online);
+            crowds.note(&room, &Status::Online);
         }
-        crowds.note(&room, Status::Offline);
+        crowds.note(&room, &Status::Offline);
         let due = poll_fn(|cx| crowds.poll_due(cx)).await;
         assert_eq!(started.elapsed().as_secs(), 1);
         assert_eq!(due.get(&room), Some(&Changes { joined: 5, left: 1 }));
-        crowds.note(&room, Status::Offline);
+        crowds.note(&room, &Status::Offline);
         let due = poll_fn(|cx| crowds.poll_due(cx)).await;
         assert_eq!(started.elapsed().as_secs(), 2);
         assert_eq!(due.get(&room), Some(&Changes { joined: 0, left: 1 }));

@@ -1,39 +1,64 @@
 //! The rooms whose home is this shard: requests come in, answers and deliveries go out.
+mod desk;
+mod joining;
+mod pushes;
+mod reading;
+
 use super::Shared;
 use super::broker::{Broker, Event, Publication};
-use super::crowd::{CROWD, Crowds};
-use super::mail::{Answer, Ask, Frame, Mail, Position, Request, RoomKey, SessionRef, Ticket};
-use super::protocol::{Status, push};
-use super::room::{Change, Room};
+use super::crowd::Crowds;
+use super::desk::{Refusal, Reply, Sent};
+use super::mail::{Answer, Ask, Except, Feed, Join, Mail, Request, RoomKey, SessionRef, Ticket};
+use super::protocol::push;
+use super::room::{Room, Waiting};
+use super::schedule::Schedule;
 use crate::close::Code;
 use crate::shard::Shard;
-use crate::ws::frame::{Opcode, frame};
-use std::collections::HashMap;
+use reading::Reading;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-
-/// Messages shorter than this are not worth compressing.
-const DEFLATE_AT_LEAST: usize = 256;
 
 pub(super) struct Home {
     shared: Shared,
     shard: Rc<Shard>,
     rooms: HashMap<RoomKey, Room>,
+    /// The same, in the order of their names.
+    names: BTreeSet<RoomKey>,
     broker: Box<dyn Broker>,
     publishing: HashMap<u64, Publishing>,
-    /// Names publishes and losses.
+    reading: HashMap<u64, Reading>,
+    /// Names publishes, readings, recoveries and losses.
     next_number: u64,
     crowds: Crowds,
+    schedule: Schedule<Due>,
 }
 
 /// A publish that the broker has yet to answer.
 struct Publishing {
     room: RoomKey,
-    from: SessionRef,
-    ticket: Ticket,
+    from: Publisher,
 }
+
+enum Publisher {
+    Member(SessionRef, Arc<str>, Ticket),
+    Server(Reply<Result<Sent, Refusal>>),
+}
+
+/// What is to be done in a room at some time.
+enum Due {
+    Typing(RoomKey, Arc<str>),
+    Conflated(RoomKey),
+}
+
+/// A refusal: code and words.
+type Refused = (Code, &'static str);
+
+const NOT_JOINED: Refused = (Code::RoomNotFound, "you are not in this room");
+const TOO_MANY_ROOMS: Refused = (Code::RoomFull, "the gateway has too many rooms");
+const BUSY: Refused = (Code::Unknown, "the gateway is busy; try again");
 
 impl Home {
     pub(super) fn new(shared: Shared, shard: Rc<Shard>, broker: Box<dyn Broker>) -> Home {
@@ -41,54 +66,83 @@ impl Home {
             shared,
             shard,
             rooms: HashMap::new(),
+            names: BTreeSet::new(),
             broker,
             publishing: HashMap::new(),
+            reading: HashMap::new(),
             next_number: 0,
             crowds: Crowds::default(),
+            schedule: Schedule::default(),
         }
     }
 
-    /// Whether there is no room, and no publish on its way.
+    /// Whether there is no room, and nothing that the broker has to answer.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.rooms.keys().all(RoomKey::is_everyone) && self.publishing.is_empty()
+        self.rooms.keys().all(RoomKey::is_everyone)
+            && self.names.iter().all(RoomKey::is_everyone)
+            && self.publishing.is_empty()
+            && self.reading.is_empty()
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
     }
 
     pub(super) fn request(&mut self, request: Request) {
-        let create = matches!(request.ask, Ask::Join { .. }) || request.room.is_everyone();
-        let shards = self.shared.post.shards();
-        let room = match self.rooms.entry(request.room.clone()) {
-            Entry::Occupied(room) => room.into_mut(),
-            Entry::Vacant(_) if !create => {
-                return self.refuse(&request, Code::RoomNotFound, "you are not in this room");
-            }
-            Entry::Vacant(place) => {
-                // The room of everyone is none that a client made.
-                if !request.room.is_everyone() {
-                    if !self.shared.rooms.open(self.shared.rules.max_rooms) {
-                        return self.refuse(&request, Code::RoomFull, "the gateway has too many rooms");
-                    }
-                    self.shard.metrics().room_opened();
-                }
-                self.broker.open(&request.room);
-                place.insert(Room::new(shards))
-            }
-        };
-        if room.position.is_none() { room.waiting.push(request) } else { self.serve(request) }
+        let create = matches!(request.ask, Ask::Join(_)) || request.room.is_everyone();
+        match self.enter(&request.room, create) {
+            Err((code, message)) => self.refuse(&request, code, message),
+            Ok(room) if room.position.is_none() => room.waiting.push(Waiting::Request(request)),
+            Ok(_) => self.serve(request),
+        }
     }
 
-    /// Takes the broker's next event, or tells crowded rooms what is due.
-    pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Poll::Ready(event) = self.broker.poll_event(cx) {
-            self.event(event);
-            return Poll::Ready(());
-        }
-        self.crowds.poll_due(cx).map(|crowded| {
-            for (room, changes) in crowded {
-                let Some(count) = self.rooms.get(&room).map(Room::count) else { continue };
-                self.deliver(&room, &push::crowd_presence(&room.name, changes, count));
+    /// The room, which comes to be where that is wanted and allowed.
+    fn enter(&mut self, key: &RoomKey, create: bool) -> Result<&mut Room, Refused> {
+        match self.rooms.entry(key.clone()) {
+            Entry::Occupied(room) => Ok(room.into_mut()),
+            Entry::Vacant(_) if !create => Err(NOT_JOINED),
+            Entry::Vacant(place) => {
+                let rules = self.shared.rules.rules_of(&key.name);
+                // The room of everyone is none that a client made.
+                if !key.is_everyone() {
+                    if !self.shared.rules.may_exist(&key.name) {
+                        return Err((Code::RoomNotFound, "there is no such room"));
+                    }
+                    if !self.shared.rooms.open(self.shared.rules.max_rooms) {
+                        return Err(TOO_MANY_ROOMS);
+                    }
+                    self.shard.metrics().room_opened();
+                    self.names.insert(key.clone());
+                }
+                self.broker.open(key, rules);
+                Ok(place.insert(Room::new(self.shared.post.shards(), rules.clone())))
             }
-        })
+        }
+    }
+
+    /// Takes the broker's next event.
+    pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.broker.poll_event(cx).map(|event| self.event(event))
+    }
+
+    /// Does what is due by time. Ready never.
+    pub(super) fn poll_timers(&mut self, cx: &mut Context<'_>) {
+        self.broker.poll_timers(cx);
+        while let Poll::Ready(crowded) = self.crowds.poll_due(cx) {
+            for (room, changes) in crowded {
+                let Some(count) = self.rooms.get(&room).map(|r| r.count_for("")) else { continue };
+                self.push(&room, &push::crowd_presence(&room.name, changes, count), Except::None);
+            }
+        }
+        while let Poll::Ready(due) = self.schedule.poll_due(cx) {
+            match due {
+                Due::Typing(room, client) => self.typing_due(&room, &client),
+                Due::Conflated(room) => self.conflated_due(&room),
+            }
+        }
     }
 
     fn event(&mut self, event: Event) {
@@ -96,133 +150,105 @@ impl Home {
             Event::Opened { room: key, position } => {
                 let Some(room) = self.rooms.get_mut(&key) else { return };
                 room.position = Some(position);
-                for request in std::mem::take(&mut room.waiting) {
-                    // The room may empty in between, and be opened anew.
-                    self.request(request);
+                for waiting in std::mem::take(&mut room.waiting) {
+                    match waiting {
+                        // The room may empty in between, and be opened anew.
+                        Waiting::Request(request) => self.request(request),
+                        Waiting::Desk(ask) => self.desk(ask),
+                    }
                 }
-                self.shut_if_empty(&key);
+                self.shut_if_unused(&key);
             }
             Event::Accepted { ticket, position, duplicate } => {
-                let Some(publishing) = self.publishing.remove(&ticket) else { return };
-                let Publishing { room, from, ticket } = publishing;
-                let recipients = self.rooms.get(&room).filter(|_| !room.is_everyone()).map(Room::sessions);
-                self.answer(from, ticket, Answer::Sent { room, position, duplicate, recipients });
+                let Some(Publishing { room, from }) = self.publishing.remove(&ticket) else { return };
+                match from {
+                    Publisher::Member(from, client, ticket) => {
+                        let found = self.rooms.get(&room).filter(|_| !room.is_everyone());
+                        let recipients = found.map(|r| r.sessions_for(&client));
+                        self.answer(from, ticket, Answer::Sent { room, position, duplicate, recipients });
+                    }
+                    Publisher::Server(reply) => {
+                        let recipients = self.rooms.get(&room).map_or(0, Room::sessions);
+                        let _ = reply.send(Ok(Sent { position, duplicate, recipients }));
+                        self.server_was_answered(&room);
+                    }
+                }
             }
             Event::Refused { ticket } => {
-                let Some(Publishing { from, ticket, .. }) = self.publishing.remove(&ticket) else { return };
+                let Some(Publishing { room, from }) = self.publishing.remove(&ticket) else { return };
                 let (code, message) = (Code::Unknown, "the message found no place; send it again");
-                self.answer(from, ticket, Answer::Refused { unjoined: None, code, message });
+                match from {
+                    Publisher::Member(from, _, ticket) => {
+                        self.answer(from, ticket, Answer::Refused { unjoined: None, code, message });
+                    }
+                    Publisher::Server(reply) => {
+                        let _ = reply.send(Err(Refusal { code, message }));
+                        self.server_was_answered(&room);
+                    }
+                }
             }
-            Event::Delivered { room, position, publication } => self.deliver_message(&room, position, &publication),
+            Event::Delivered { room, message } => self.deliver_message(&room, message),
+            Event::Read { ticket, messages, oldest } => self.was_read(ticket, messages, oldest),
         }
     }
 
     fn serve(&mut self, request: Request) {
-        let Request { room, from, client, ticket, ask } = request;
-        match ask {
-            Ask::Join { deflate, since } => self.join(room, (from, deflate), client, ticket, since),
-            Ask::Leave => self.leave(&room, from, &client, Some(ticket)),
-            Ask::Gone => self.leave(&room, from, &client, None),
-            Ask::Publish { message } => {
-                let member = self.rooms.get(&room).is_some_and(|r| r.has_session(&client, from));
-                if !member && !room.is_everyone() {
-                    return self.not_joined(from, ticket);
-                }
+        let Some(room) = self.rooms.get_mut(&request.room) else {
+            return self.refuse(&request, NOT_JOINED.0, NOT_JOINED.1);
+        };
+        // What a session asks of a room that it is about to join waits for that.
+        if let Some((_, after)) = room.joining.get_mut(&request.from) {
+            return after.push(request);
+        }
+        let member = room.has_session(&request.client, request.from) || request.room.is_everyone();
+        match request.ask {
+            Ask::Join(_) => self.join(request),
+            Ask::Leave => self.leave(&request.room, request.from, &request.client, Some(request.ticket)),
+            Ask::Gone => self.leave(&request.room, request.from, &request.client, None),
+            Ask::Status(said) => self.status(&request.room, &request.client, said),
+            Ask::More { after } => self.more(request.room, request.from, request.client, after),
+            Ask::Presences { ref clients } => {
+                let presences = |room: &Room| match clients {
+                    Some(clients) => room.those_of(clients, &request.client),
+                    None => room.page(push::MEMBERS_MAX, None, Some(&request.client)).0,
+                };
+                let found = self.rooms.get(&request.room).filter(|_| member).map(presences).unwrap_or_default();
+                let whole = clients.is_none();
+                self.answer(request.from, request.ticket, Answer::Presences { found, whole });
+            }
+            _ if !member => self.refuse(&request, NOT_JOINED.0, NOT_JOINED.1),
+            Ask::Publish { message, named } => {
+                let Request { room, from, client, ticket, .. } = request;
                 if room.is_everyone() && !(0..self.shared.post.shards()).all(|s| self.shared.post.has_room(s)) {
-                    let (code, message) = (Code::Unknown, "the gateway is busy; send it again");
+                    let (code, message) = BUSY;
                     return self.answer(from, ticket, Answer::Refused { unjoined: None, code, message });
                 }
-                self.next_number += 1;
-                let publication = Publication { sender: client, message_id: ticket.clone(), message };
-                self.publishing.insert(self.next_number, Publishing { room: room.clone(), from, ticket });
-                self.broker.publish(self.next_number, &room, publication);
+                let publication =
+                    Publication { sender: Some(client.clone()), message_id: ticket.clone(), named, message };
+                self.publish(room, Publisher::Member(from, client, ticket), publication);
             }
-            Ask::Members { limit, after } => {
-                let Some(found) = self.rooms.get(&room).filter(|r| r.has_session(&client, from)) else {
-                    return self.not_joined(from, ticket);
-                };
-                let (page, more) = found.page(limit, after.as_deref());
-                let payload = push::members(&room.name, &page, found.count(), more);
-                self.answer(from, ticket, Answer::Members(payload));
+            Ask::Members { limit, ref after } => {
+                let payload = push::members(&request.room.name, room, &request.client, limit, after.as_deref());
+                self.answer(request.from, request.ticket, Answer::Members(payload));
             }
+            Ask::Typing { start } => {
+                self.typing(&request.room, &request.client, start);
+                self.answer(request.from, request.ticket, Answer::Done);
+            }
+            Ask::Receipt { offset } => self.receipt(request.room, request.from, request.client, request.ticket, offset),
         }
     }
 
-    fn join(
-        &mut self,
-        key: RoomKey,
-        (from, deflate): (SessionRef, bool),
-        client: Arc<str>,
-        ticket: Ticket,
-        since: Option<Position>,
-    ) {
-        let room = self.rooms.get_mut(&key).and_then(|room| Some((room.position.clone()?, room)));
-        let busy = (Code::Unknown, "the gateway is busy; join again");
-        let found = match room {
-            None => Err(busy),
-            Some((_, room)) if room.behind(from.shard).is_some() => Err(busy),
-            Some((_, room)) if !room.has_client(&client) && room.count() >= self.shared.rules.rules.max_members => {
-                Err((Code::RoomFull, "the room is full"))
-            }
-            Some(found) => Ok(found),
-        };
-        let (position, room) = match found {
-            Ok(found) => found,
-            Err((code, message)) => {
-                return self.answer(from, ticket, Answer::Refused { unjoined: Some(key), code, message });
-            }
-        };
-        let change = room.join(&client, from, deflate);
-        let count = room.count();
-        if change != Change::Nothing {
-            self.shard.metrics().member_joined();
-        }
-        if change == Change::Client {
-            // Before the answer: the session that joins is not yet among those it is delivered to.
-            self.presence(&key, &client, Status::Online);
-        }
-        self.answer(
-            from,
-            ticket,
-            Answer::Joined { room: key, count, recovered: since.map(|since| since == position), position },
-        );
+    fn publish(&mut self, room: RoomKey, from: Publisher, publication: Publication) {
+        let number = self.number();
+        self.publishing.insert(number, Publishing { room: room.clone(), from });
+        self.broker.publish(number, &room, publication);
     }
 
-    /// `ticket`: what the answer goes with, where one is wanted.
-    fn leave(&mut self, key: &RoomKey, from: SessionRef, client: &Arc<str>, ticket: Option<Ticket>) {
-        let change = self.rooms.get_mut(key).map_or(Change::Nothing, |room| room.leave(client, from));
-        match ticket {
-            Some(ticket) if change == Change::Nothing => self.not_joined(from, ticket),
-            // Before the presence: the session that leaves is not among those it is delivered to.
-            Some(ticket) => self.answer(from, ticket, Answer::Left { room: key.clone() }),
-            None => (),
-        }
-        if change != Change::Nothing {
-            self.shard.metrics().members_left(1);
-        }
-        if change == Change::Client {
-            self.presence(key, client, Status::Offline);
-        }
-        self.shut_if_empty(key);
-    }
-
-    /// The members on this shard lost their place and know it.
-    pub(super) fn lost(&mut self, key: &RoomKey, shard: u16, loss: u64) {
-        // A room that emptied meanwhile, and came to be anew, has lost nothing.
-        let Some(room) = self.rooms.get_mut(key).filter(|room| room.behind(shard) == Some(loss)) else { return };
-        let sessions = room.sessions();
-        let gone = room.leave_shard(shard);
-        self.shard.metrics().members_left((sessions - room.sessions()) as u64);
-        for client in gone {
-            self.presence(key, &client, Status::Offline);
-        }
-        self.shut_if_empty(key);
-    }
-
-    fn shut_if_empty(&mut self, key: &RoomKey) {
-        let empty = |r: &Room| r.count() == 0 && r.position.is_some() && r.waiting.is_empty();
-        if !key.is_everyone() && self.rooms.get(key).is_some_and(empty) {
+    fn shut_if_unused(&mut self, key: &RoomKey) {
+        if !key.is_everyone() && self.rooms.get(key).is_some_and(Room::is_unused) {
             self.rooms.remove(key);
+            self.names.remove(key);
             self.broker.shut(key);
             self.shared.rooms.shut();
             self.shard.metrics().room_closed();
@@ -232,51 +258,12 @@ impl Home {
         }
     }
 
-    fn presence(&mut self, key: &RoomKey, client: &str, status: Status) {
-        let crowded = self.rooms.get(key).is_some_and(|room| room.count() > CROWD);
-        if self.shared.rules.presence && crowded {
-            self.crowds.note(key, status);
-        } else if self.shared.rules.presence {
-            let text = push::presence(&key.name, client, status);
-            self.deliver(key, &text);
-        }
-    }
-
-    fn deliver_message(&mut self, key: &RoomKey, position: Position, publication: &Publication) {
-        let known = self.rooms.get_mut(key).and_then(|room| room.position.as_mut());
-        // What comes before the room is open was sent to one that had its name before.
-        let Some(known) = known else { return };
-        let text = push::chat_message(&key.name, &position, publication);
-        *known = position;
-        self.deliver(key, &text);
-    }
-
-    fn deliver(&mut self, key: &RoomKey, text: &str) {
-        let Some(room) = self.rooms.get_mut(key) else { return };
-        let plain = frame(Opcode::Text, text.as_bytes());
-        let deflate = text.len() >= DEFLATE_AT_LEAST && (key.is_everyone() || room.wants_deflate());
-        let deflated = deflate.then(|| self.shard.deflater.borrow_mut().frame(Opcode::Text, text.as_bytes())).flatten();
-        let frame = Frame { plain, deflated, payload: text.len() };
-        let shards: Vec<usize> =
-            if key.is_everyone() { (0..self.shared.post.shards()).collect() } else { room.shards().collect() };
-        for shard in shards {
-            if !self.shared.post.deliver(shard, key.clone(), frame.on_its_own(shard != self.shard.index)) {
-                self.next_number += 1;
-                room.fell_behind(shard, self.next_number);
-                self.shared.post.send(shard, Mail::Behind { room: key.clone(), loss: self.next_number });
-            }
-        }
-    }
-
-    fn not_joined(&self, from: SessionRef, ticket: Ticket) {
-        let (code, message) = (Code::RoomNotFound, "you are not in this room");
-        self.answer(from, ticket, Answer::Refused { unjoined: None, code, message });
-    }
-
     fn refuse(&self, request: &Request, code: Code, message: &'static str) {
         let answer = match request.ask {
-            Ask::Gone => return,
-            Ask::Join { .. } => Answer::Refused { unjoined: Some(request.room.clone()), code, message },
+            Ask::Gone | Ask::Status(_) => return,
+            Ask::More { .. } => return self.feed(request.from, &request.room, Feed::Stale),
+            Ask::Presences { .. } => Answer::Presences { found: Vec::new(), whole: false },
+            Ask::Join(_) => Answer::Refused { unjoined: Some(request.room.clone()), code, message },
             _ => Answer::Refused { unjoined: None, code, message },
         };
         self.answer(request.from, request.ticket.clone(), answer);
@@ -284,5 +271,9 @@ impl Home {
 
     fn answer(&self, to: SessionRef, ticket: Ticket, answer: Answer) {
         self.shared.post.send(usize::from(to.shard), Mail::Answer { to, ticket, answer });
+    }
+
+    fn feed(&self, to: SessionRef, room: &RoomKey, feed: Feed) {
+        self.shared.post.send(usize::from(to.shard), Mail::Feed { to, room: room.clone(), feed });
     }
 }

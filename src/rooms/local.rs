@@ -1,58 +1,34 @@
 //! The members on this shard: answers and deliveries reach them here.
-use super::Rooms;
-use super::mail::{Answer, Ask, Frame, Mail, Request, RoomKey, SessionRef, Ticket};
-use super::protocol::push;
-use crate::close::{Close, Code};
-use crate::config::Namespace;
-use crate::identity::Identity;
-use crate::metrics::{Direction, ServiceLabel};
-use crate::shard::{Handle, Shard};
-use crate::ws::frame::{Opcode, frame};
-use slab::Slab;
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::fmt::Display;
-use std::rc::Rc;
-use std::time::Duration;
-use tokio::time::Instant;
+mod answers;
+mod entry;
+mod feeding;
+mod listed;
 
-/// Requests of one session that may be unanswered; then it is not read.
-const UNANSWERED_MAX: usize = 64;
-/// Answers shorter than this are not worth compressing.
-const DEFLATE_AT_LEAST: usize = 512;
+pub(super) use answers::{answer, tell_presences};
+pub(super) use entry::{Entry, Membership, Query};
+pub(super) use feeding::{feed, fell_behind, overtaken};
+pub(super) use listed::Listed;
+
+use super::Rooms;
+use super::desk::SessionView;
+use super::mail::{Ask, Frame, Kind, Mail, Request, RoomKey, SessionRef, Ticket};
+use super::protocol::push;
+use super::statuses::Said;
+use crate::close::Code;
+use crate::config::Namespace;
+use crate::metrics::{Direction, ServiceLabel};
+use crate::shard::{About, Shard};
+use entry::Place;
+use slab::Slab;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::time::Instant;
 
 pub(super) struct Local {
     members: Slab<Rc<Entry>>,
     next_generation: u32,
-    rooms: HashMap<RoomKey, Vec<Rc<Entry>>>,
-}
-
-/// A member, as its shard knows it.
-pub(super) struct Entry {
-    pub(super) reference: SessionRef,
-    pub(super) handle: Rc<Handle>,
-    pub(super) shard: Rc<Shard>,
-    pub(super) namespace: Namespace,
-    pub(super) identity: RefCell<Identity>,
-    pub(super) deflate: bool,
-    pub(super) max_backlog: usize,
-    /// Requests that homes have yet to answer.
-    pub(super) unanswered: Cell<usize>,
-    /// It is not read: so many requests wait for their answers.
-    pub(super) resting: Cell<bool>,
-    /// Messages in a row that were not understood.
-    pub(super) not_understood: Cell<u32>,
-    /// Rooms it is in or asked to join.
-    pub(super) rooms: RefCell<HashMap<RoomKey, Membership>>,
-}
-
-/// What a session has to do with a room. While any of it is left, the home may hold the session.
-#[derive(Default)]
-pub(super) struct Membership {
-    /// Its place in the room's list of this shard, where it is a member.
-    place: Option<u32>,
-    /// Joins that are not answered yet.
-    pub(super) joins: u32,
+    rooms: HashMap<RoomKey, Listed>,
 }
 
 impl Local {
@@ -89,26 +65,43 @@ impl Local {
         self.members.get(to.slot as usize).filter(|e| e.reference == to).cloned()
     }
 
-    fn list(&mut self, room: RoomKey, entry: &Rc<Entry>) {
+    /// Every member of a namespace, or those of these clients.
+    pub(super) fn members(&self, shard: &Shard, namespace: Namespace, clients: Option<&[Box<str>]>) -> Vec<Rc<Entry>> {
+        let Some(clients) = clients else {
+            return self.members.iter().map(|(_, e)| e).filter(|e| e.namespace == namespace).cloned().collect();
+        };
+        let handles = clients.iter().flat_map(|c| shard.sessions_of(namespace, &Arc::from(&**c)));
+        let places = handles.filter_map(|handle| handle.member());
+        places.filter_map(|place| self.members.get(place as usize).cloned()).collect()
+    }
+
+    /// Puts a member into the room's list. `after`: the last message that it has, where it must be sent others before
+    /// those to come. `offset`: that of the room's last message.
+    fn list(&mut self, room: &RoomKey, entry: &Rc<Entry>, offset: u64, after: Option<u64>) {
         let mut rooms = entry.rooms.borrow_mut();
         let membership = rooms.entry(room.clone()).or_default();
         membership.joins = membership.joins.saturating_sub(1);
-        if membership.place.is_none() {
-            let members = self.rooms.entry(room).or_default();
-            membership.place = Some(members.len() as u32);
-            members.push(entry.clone());
+        let before = membership.place.take();
+        membership.after = after.unwrap_or(0);
+        drop(rooms);
+        if let Some(place) = before {
+            self.unlist(room, place);
+        }
+        let listed = self.rooms.entry(room.clone()).or_insert_with(|| Listed::new(offset));
+        let place = listed.push(entry, after.is_some());
+        if let Some(membership) = entry.rooms.borrow_mut().get_mut(room) {
+            membership.place = Some(place);
         }
     }
 
-    fn unlist(&mut self, room: &RoomKey, place: u32) {
-        let Some(members) = self.rooms.get_mut(room) else { return };
-        members.swap_remove(place as usize);
-        if let Some(moved) = members.get(place as usize)
+    fn unlist(&mut self, room: &RoomKey, place: Place) {
+        let Some(listed) = self.rooms.get_mut(room) else { return };
+        if let Some(moved) = listed.remove(place)
             && let Some(membership) = moved.rooms.borrow_mut().get_mut(room)
         {
             membership.place = Some(place);
         }
-        if members.is_empty() {
+        if listed.is_empty() {
             self.rooms.remove(room);
             if self.rooms.capacity() > 4 * self.rooms.len().max(256) {
                 self.rooms.shrink_to(2 * self.rooms.len());
@@ -116,8 +109,8 @@ impl Local {
         }
     }
 
-    /// Queues a frame for every member here, and has the fan-out write it. Says how many they are.
-    pub(super) fn deliver(&self, shard: &Shard, to: &RoomKey, frame: &Frame) -> usize {
+    /// Queues a frame for the members here, and has the fan-out write it. Says how many they are.
+    pub(super) fn deliver(&mut self, shard: &Shard, to: &RoomKey, frame: &Frame, kind: &Kind) -> usize {
         let now = Instant::now();
         let mut delivered = 0;
         if to.is_everyone() {
@@ -125,11 +118,23 @@ impl Local {
                 entry.deliver(frame, now);
                 delivered += 1;
             }
-        } else if let Some(members) = self.rooms.get(to) {
-            for entry in members {
-                entry.deliver(frame, now);
+        } else if let Some(listed) = self.rooms.get_mut(to) {
+            match kind {
+                Kind::Chat(offset) => {
+                    listed.offset = *offset;
+                    // Those who recover get it in its turn.
+                    for entry in listed.live() {
+                        entry.deliver(frame, now);
+                    }
+                    delivered = listed.live().len();
+                }
+                Kind::Push(except) => {
+                    for entry in listed.all().filter(|e| !e.is_one_of(except)) {
+                        entry.deliver(frame, now);
+                        delivered += 1;
+                    }
+                }
             }
-            delivered = members.len();
         }
         let (sessions, metrics) = (delivered as u64, shard.metrics());
         metrics.delivered(sessions);
@@ -139,140 +144,58 @@ impl Local {
     }
 }
 
-impl Entry {
-    /// Whether another request may be read. Who has asked too much rests until half of it is answered:
-    /// what was read and waits is not taken up again for each answer.
-    pub(super) fn may_ask(&self) -> bool {
-        let unanswered = self.unanswered.get();
-        let resting = if self.resting.get() { unanswered > UNANSWERED_MAX / 2 } else { unanswered >= UNANSWERED_MAX };
-        self.resting.set(resting);
-        !resting
-    }
-
-    /// Changes what the session has to do with a room, and forgets the room where nothing is left.
-    /// Gives its place in the list as it was.
-    fn change(&self, room: &RoomKey, change: impl FnOnce(&mut Membership)) -> Option<u32> {
-        let mut rooms = self.rooms.borrow_mut();
-        let membership = rooms.get_mut(room)?;
-        let place = membership.place;
-        change(membership);
-        if membership.place.is_none() && membership.joins == 0 {
-            rooms.remove(room);
-        }
-        place
-    }
-
-    fn deliver(&self, frame: &Frame, now: Instant) {
-        let bytes = match &frame.deflated {
-            Some(deflated) if self.deflate => deflated,
-            _ => &frame.plain,
-        };
-        self.handle.send(bytes.clone(), frame.payload, now);
-        self.after_send();
-    }
-
-    /// Queues a text of its own.
-    pub(super) fn send_text(&self, text: &str, now: Instant) {
-        let deflate = self.deflate && text.len() >= DEFLATE_AT_LEAST;
-        let deflated = deflate.then(|| self.shard.deflater.borrow_mut().frame(Opcode::Text, text.as_bytes())).flatten();
-        let bytes = deflated.unwrap_or_else(|| frame(Opcode::Text, text.as_bytes()));
-        self.handle.send(bytes, text.len(), now);
-        self.shard.metrics().message(ServiceLabel::Rooms, Direction::Out, text.len() as u64);
-        self.after_send();
-    }
-
-    /// An answer, or a push where there is no `correlation_id`.
-    pub(super) fn say(&self, kind: &str, payload: &dyn Display, correlation_id: Option<&str>, now: Instant) {
-        self.send_text(&push::envelope(kind, payload, correlation_id), now);
-    }
-
-    pub(super) fn error(&self, code: Code, message: &str, wait: Option<Duration>, id: Option<&str>, now: Instant) {
-        self.send_text(&push::error(code, message, wait, id), now);
-    }
-
-    /// A peer that takes what is queued is not slow: it is judged by what is left after a write.
-    fn after_send(&self) {
-        let slow = {
-            let mut peer = self.handle.peer.borrow_mut();
-            if peer.backlog() > self.max_backlog {
-                peer.flush();
-            }
-            peer.backlog() > self.max_backlog
-        };
-        if slow {
-            self.handle.peer.borrow_mut().drop_unsent();
-            self.handle.order(Close::gateway(Code::SlowConsumer));
-        } else {
-            self.shard.mark(&self.handle);
-        }
-    }
-}
-
-/// Hands a home's answer to the session that asked.
-pub(super) fn answer(rooms: &Rooms, to: SessionRef, ticket: Ticket, answer: Answer) {
-    let Some(entry) = rooms.local.borrow().found(to) else { return };
-    entry.unanswered.set(entry.unanswered.get().saturating_sub(1));
-    let (now, id) = (Instant::now(), Some(&*ticket));
-    match answer {
-        Answer::Joined { room, count, position, recovered } => {
-            let recovered = recovered.map(|yes| format!(r#","recovered":{yes}"#)).unwrap_or_default();
-            let payload = format!(r#"{{"room_id":"{}","count":{count},"position":{position}{recovered}}}"#, room.name);
-            rooms.local.borrow_mut().list(room, &entry);
-            entry.say("room_joined", &payload, id, now);
-        }
-        Answer::Left { room } => {
-            unlist(rooms, &entry, &room);
-            entry.say("room_left", &format_args!(r#"{{"room_id":"{}"}}"#, room.name), id, now);
-        }
-        Answer::Sent { room, position, duplicate, recipients } => {
-            let room_id = if room.is_everyone() { "null".into() } else { format!("\"{}\"", room.name) };
-            let recipients = recipients.map(|n| format!(r#","recipients":{n}"#)).unwrap_or_default();
-            let payload = format!(
-                r#"{{"message_id":{},"room_id":{room_id},"position":{position},"duplicate":{duplicate}{recipients}}}"#,
-                push::Json(&ticket)
-            );
-            entry.say("message_sent", &payload, id, now);
-        }
-        Answer::Members(payload) => entry.say("room_members", &payload, id, now),
-        Answer::Refused { unjoined, code, message } => {
-            if let Some(room) = unjoined {
-                entry.change(&room, |membership| membership.joins = membership.joins.saturating_sub(1));
-            }
-            entry.error(code, message, None, id, now);
-        }
-    }
-    if entry.resting.get() && entry.may_ask() {
-        entry.handle.wake();
-    }
-}
-
 fn unlist(rooms: &Rooms, entry: &Entry, room: &RoomKey) {
     if let Some(place) = entry.change(room, |membership| membership.place = None) {
         rooms.local.borrow_mut().unlist(room, place);
     }
 }
 
-/// Deliveries of the room were left out: its members here lose their place and are told so.
-pub(super) fn fell_behind(rooms: &Rooms, room: &RoomKey, loss: u64) {
-    if room.is_everyone() {
-        for (_, entry) in rooms.local.borrow().members.iter().filter(|(_, e)| e.namespace == room.namespace) {
-            entry.handle.order(Close::gateway(Code::SlowConsumer));
+/// The home has ended a membership.
+pub(super) fn expelled(rooms: &Rooms, to: SessionRef, room: &RoomKey, code: Code) {
+    let Some(entry) = rooms.local.borrow().found(to) else { return };
+    unlist(rooms, &entry, room);
+    entry.send_text(&push::removed(&room.name, code), Instant::now());
+}
+
+/// The sessions of a client here, on whatever service.
+pub(super) fn sessions(rooms: &Rooms, namespace: Namespace, client: &Arc<str>) -> Vec<SessionView> {
+    let local = rooms.local.borrow();
+    let view = |about: About| {
+        let entry = about.member.and_then(|place| local.members.get(place as usize));
+        let names = |e: &Rc<Entry>| e.rooms.borrow().keys().map(|room| room.name.clone()).collect::<Vec<_>>();
+        let mut rooms = entry.map(names).unwrap_or_default();
+        rooms.sort();
+        let said = |e: &Rc<Entry>| e.said.borrow().as_ref().map(|said| said.status.clone()).unwrap_or_default();
+        SessionView {
+            session_id: about.session_id,
+            since: about.since,
+            route: about.route.name().into(),
+            rooms,
+            status: entry.map(said),
         }
-        return;
+    };
+    rooms.shard.sessions_of(namespace, client).iter().filter_map(|handle| handle.about()).map(view).collect()
+}
+
+/// A client has changed its status: its sessions here know it from now on, and tell the rooms they are in.
+pub(super) fn status(rooms: &Rooms, namespace: Namespace, client: &Arc<str>, said: &Arc<Said>) {
+    let clients = [Box::from(&**client)];
+    let entries = rooms.local.borrow().members(&rooms.shard, namespace, Some(&clients));
+    for entry in entries {
+        if entry.said.borrow().as_ref().is_some_and(|known| known.version >= said.version) {
+            continue;
+        }
+        *entry.said.borrow_mut() = Some(said.clone());
+        let keys: Vec<RoomKey> = entry.rooms.borrow().keys().cloned().collect();
+        for room in keys {
+            ask(rooms, &entry, room, "".into(), Ask::Status(said.clone()));
+        }
     }
-    let members = rooms.local.borrow_mut().rooms.remove(room).unwrap_or_default();
-    let text = push::removed(&room.name, Code::SlowConsumer);
-    for entry in members {
-        entry.change(room, |membership| membership.place = None);
-        entry.send_text(&text, Instant::now());
-    }
-    let home = rooms.shared.home_of(room);
-    rooms.shared.post.send(home, Mail::Lost { room: room.clone(), shard: rooms.shard.index as u16, loss });
 }
 
 /// Posts a request of this member to the home of a room.
 pub(super) fn ask(rooms: &Rooms, entry: &Entry, room: RoomKey, ticket: Ticket, ask: Ask) {
-    if !matches!(ask, Ask::Gone) {
+    if !matches!(ask, Ask::Gone | Ask::Status(_) | Ask::More { .. }) {
         entry.unanswered.set(entry.unanswered.get() + 1);
     }
     let client = entry.identity.borrow().client.clone();

@@ -1,5 +1,9 @@
 //! What shards tell each other about rooms.
+use super::room::Member;
+use super::statuses::Said;
+use crate::close::Code;
 use crate::config::Namespace;
+use crate::limits::ClientRooms;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -11,7 +15,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 const DELIVERIES_BYTES_MAX: usize = 64 << 20;
 
 /// What names a room.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RoomKey {
     /// Its namespace.
     pub namespace: Namespace,
@@ -61,13 +65,8 @@ pub struct Request {
 
 /// What is asked of a home.
 pub enum Ask {
-    /// To become a member; `deflate`: the session takes compressed frames.
-    Join {
-        /// Whether the session takes compressed frames.
-        deflate: bool,
-        /// The last message that the client has.
-        since: Option<Position>,
-    },
+    /// To become a member.
+    Join(Box<Join>),
     /// To be a member no more.
     Leave,
     /// As `Leave`, from a session that is gone: no answer.
@@ -76,6 +75,8 @@ pub enum Ask {
     Publish {
         /// The message, as it came.
         message: Box<RawValue>,
+        /// Whether the client gave it its name.
+        named: bool,
     },
     /// A page of the members.
     Members {
@@ -84,21 +85,46 @@ pub enum Ask {
         /// Those after this client, in the order of names.
         after: Option<String>,
     },
+    /// The client has begun to type, or has stopped.
+    Typing {
+        /// It has begun.
+        start: bool,
+    },
+    /// The client has read everything up to this message.
+    Receipt {
+        /// Its offset.
+        offset: u64,
+    },
+    /// Who of these clients is here, or of all.
+    Presences {
+        /// These.
+        clients: Option<Arc<[Box<str>]>>,
+    },
+    /// The client has changed its status: no answer.
+    Status(Arc<Said>),
+    /// The next messages for a member that recovers: answered by `Mail::Feed`.
+    More {
+        /// The last message that it was sent.
+        after: u64,
+    },
+}
+
+/// What a home must know of a session that joins.
+pub struct Join {
+    /// Whether the session takes compressed frames.
+    pub deflate: bool,
+    /// The last message that the client has.
+    pub since: Option<Position>,
+    /// What the client has said of itself.
+    pub said: Option<Arc<Said>>,
+    /// The count of the client's rooms.
+    pub rooms: ClientRooms,
 }
 
 /// An answer to a request.
 pub enum Answer {
     /// The session is a member from here on.
-    Joined {
-        /// The room.
-        room: RoomKey,
-        /// Clients in the room.
-        count: usize,
-        /// The room's last message.
-        position: Position,
-        /// Where the client said what it has: whether it has missed nothing.
-        recovered: Option<bool>,
-    },
+    Joined(Box<Joined>),
     /// The session is a member no more.
     Left {
         /// The room.
@@ -117,15 +143,57 @@ pub enum Answer {
     },
     /// A page of members: the payload, encoded.
     Members(String),
+    /// Who is here.
+    Presences {
+        /// The clients that are.
+        found: Vec<Member>,
+        /// Whether all of them were asked for, and not some.
+        whole: bool,
+    },
+    /// Done, and there is nothing to say.
+    Done,
     /// No.
     Refused {
         /// The room of a join that failed.
         unjoined: Option<RoomKey>,
         /// Why.
-        code: crate::close::Code,
+        code: Code,
         /// In words.
         message: &'static str,
     },
+}
+
+/// How a session became a member.
+pub struct Joined {
+    /// The room.
+    pub room: RoomKey,
+    /// Clients in the room.
+    pub count: usize,
+    /// The room's last message.
+    pub position: Position,
+    /// Where the client said what it has: whether it gets everything that it has missed.
+    pub recovered: Option<bool>,
+    /// The last message that the client has, where it must be sent others before those to come.
+    pub missed_after: Option<u64>,
+    /// Whether only the newest messages are sent.
+    pub conflated: bool,
+}
+
+/// What came of asking for more.
+pub enum Feed {
+    /// The next messages.
+    Messages {
+        /// Their frames.
+        frames: Vec<Bytes>,
+        /// The offset of the last of them, or as asked for where there are none.
+        last: u64,
+        /// Whether everything after these is delivered.
+        live: bool,
+    },
+    /// They are not kept any more: the session has lost its place, and is a member no more.
+    Overtaken,
+    /// The session is no member, or not the one that asked.
+    Stale,
 }
 
 /// A place in a room's order.
@@ -176,18 +244,85 @@ pub(super) enum Mail {
         to: RoomKey,
         /// What to send.
         frame: Frame,
+        /// What it is.
+        kind: Kind,
         /// What it weighs.
         bytes: usize,
     },
     /// From the desk.
     Desk(super::desk::DeskAsk),
-    /// To a shard whose mailbox was full: deliveries of this room have been left out.
+    /// To a shard whose mailbox was full: deliveries of this room have been left out, and are to be asked for.
     Behind {
         /// The room.
         room: RoomKey,
         /// Names what was left out.
         loss: u64,
     },
+    /// To the home: the shard can take what was left out.
+    CatchUp {
+        /// The room.
+        room: RoomKey,
+        /// The shard.
+        shard: u16,
+        /// As `Behind` named it.
+        loss: u64,
+        /// The last message that it was sent.
+        after: u64,
+    },
+    /// To a shard: what was left out cannot be had any more.
+    Overtaken {
+        /// The room.
+        room: RoomKey,
+        /// As `Behind` named it.
+        loss: u64,
+    },
+    /// To the shard of a session that recovers.
+    Feed {
+        /// The session.
+        to: SessionRef,
+        /// The room.
+        room: RoomKey,
+        /// What it asked for.
+        feed: Feed,
+    },
+    /// To the shard of a session: its membership has ended.
+    Expelled {
+        /// The session.
+        to: SessionRef,
+        /// The room.
+        room: RoomKey,
+        /// Why.
+        code: Code,
+    },
+    /// To every shard: a client has changed its status.
+    Status {
+        /// Its namespace.
+        namespace: Namespace,
+        /// The client.
+        client: Arc<str>,
+        /// What it says now.
+        said: Arc<Said>,
+    },
+}
+
+/// What a delivery is.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// A message of the room, at this offset.
+    Chat(u64),
+    /// Something else, for all members but some.
+    Push(Except),
+}
+
+/// Who is left out.
+#[derive(Debug, Clone)]
+pub enum Except {
+    /// Nobody.
+    None,
+    /// The sessions of a client.
+    Client(Arc<str>),
+    /// A session.
+    Session(SessionRef),
 }
 
 /// The mailboxes of all shards.
@@ -228,13 +363,16 @@ impl Post {
     }
 
     /// Posts a delivery, or says that the mailbox is full.
-    pub fn deliver(&self, shard: usize, to: RoomKey, frame: Frame) -> bool {
-        if !self.has_room(shard) {
+    pub fn deliver(&self, shard: usize, to: RoomKey, frame: Frame, kind: Kind) -> bool {
+        // What is no message cannot be had a second time, and is small: it may take twice as much.
+        let waits = self.0[shard].deliveries_bytes.load(Relaxed);
+        let bound = if matches!(kind, Kind::Chat(_)) { DELIVERIES_BYTES_MAX } else { 2 * DELIVERIES_BYTES_MAX };
+        if waits >= bound {
             return false;
         }
         let bytes = frame.plain.len() + frame.deflated.as_ref().map_or(0, Bytes::len) + size_of::<Mail>();
         self.0[shard].deliveries_bytes.fetch_add(bytes, Relaxed);
-        self.send(shard, Mail::Deliver { to, frame, bytes });
+        self.send(shard, Mail::Deliver { to, frame, kind, bytes });
         true
     }
 

@@ -1,11 +1,14 @@
 //! A session's side of the rooms: a visitor becomes a member when it has said who it is.
+mod asking;
+
 use super::local::{self, Entry};
-use super::mail::{Ask, Position, RoomKey, Ticket};
+use super::mail::{Ask, Ticket};
 use super::protocol::{Fault, Request, push, read};
 use super::{Rooms, protocol};
 use crate::close::{Close, Code};
 use crate::config::{Limits, Namespace};
 use crate::identity::Identity;
+use crate::limits::ClientRooms;
 use crate::shard::Handle;
 use crate::ws::frame::{Opcode, frame};
 use jiff::Timestamp;
@@ -47,6 +50,8 @@ pub struct Enter<'a> {
     pub limits: &'a Limits,
     /// Whether permessage-deflate was agreed on.
     pub deflate: bool,
+    /// The count of the client's rooms.
+    pub rooms: ClientRooms,
 }
 
 impl Visitor {
@@ -81,7 +86,8 @@ fn ticket(message_id: Option<&str>) -> Ticket {
 impl Member {
     /// Takes the session in, and greets it. `auth`: the message that let it in.
     pub fn enter(rooms: &Rc<Rooms>, handle: &Rc<Handle>, enter: Enter<'_>, auth: Option<&Auth>) -> Member {
-        let Enter { identity, namespace, limits, deflate } = enter;
+        let Enter { identity, namespace, limits, deflate, rooms: counted } = enter;
+        let said = rooms.shared.statuses.of(namespace, &identity.client);
         let entry = rooms.local.borrow_mut().add(rooms.shard.index, |reference| Entry {
             reference,
             handle: handle.clone(),
@@ -90,11 +96,16 @@ impl Member {
             identity: RefCell::new(identity),
             deflate,
             max_backlog: limits.max_backlog,
+            counted,
+            said: RefCell::new(said),
             unanswered: Cell::new(0),
             resting: Cell::new(false),
             not_understood: Cell::new(0),
             rooms: RefCell::new(HashMap::new()),
+            recovery: RefCell::default(),
+            queries: RefCell::default(),
         });
+        handle.set_member(Some(entry.reference.slot));
         let member = Member { rooms: rooms.clone(), entry };
         if let Some(auth) = auth {
             member.auth_response(&auth.message_id);
@@ -113,7 +124,7 @@ impl Member {
                 r#"{}"limits":{{"max_message_size":{},"messages_per_second":{}}}}}"#
             ),
             push::Json(&identity.client),
-            uuid::Uuid::now_v7(),
+            self.entry.handle.about().map(|about| about.session_id).unwrap_or_default(),
             push::Time(Timestamp::now()),
             limits.ping_interval.map_or(0, |d| d.as_millis()),
             expires_at,
@@ -194,72 +205,9 @@ impl Member {
         if count < NOT_UNDERSTOOD_MAX { Ok(()) } else { Err(Close::gateway(Code::InvalidFormat)) }
     }
 
-    fn serve(&self, request: Request<'_>) -> Result<Option<Auth>, Fault> {
-        let fault = |message| Fault { message_id: request.message_id.as_deref().map(str::to_owned), message };
-        let ticket = ticket(request.message_id.as_deref());
-        let payload = &request.payload;
-        match &*request.kind {
-            "auth" => return auth(&request).map(Some).map_err(fault),
-            "join_room" => {
-                let (room, since) = (payload.room_id().map_err(fault)?, payload.since().map_err(fault)?);
-                self.join(self.key(&room), ticket, since);
-            }
-            "leave_room" => self.ask(&payload.room_id().map_err(fault)?, ticket, Ask::Leave),
-            "room_members" => {
-                let (room, limit) = (payload.room_id().map_err(fault)?, payload.limit().map_err(fault)?);
-                self.ask(&room, ticket, Ask::Members { limit, after: payload.after().map_err(fault)? });
-            }
-            "message" => {
-                let room = payload.room_id_if_any().map_err(fault)?;
-                let message = payload.message.ok_or_else(|| fault("\"payload.message\" is missing".into()))?;
-                self.publish(room, ticket, message.to_owned());
-            }
-            "ping" => {
-                let payload = format!(r#"{{"server_time":"{}"}}"#, push::Time(Timestamp::now()));
-                self.entry.say("pong", &payload, Some(&ticket), Instant::now());
-            }
-            // Of the protocol, but not of this version: said, and not held against the client.
-            "typing_start" | "typing_stop" | "read_receipt" | "presence_update" | "presence_query" => {
-                self.refuse(Code::InvalidFormat, "this type is not supported yet", None, Some(&ticket));
-            }
-            _ => return Err(fault("\"type\" is not known".into())),
-        }
-        Ok(None)
-    }
-
-    fn key(&self, room: &str) -> RoomKey {
-        RoomKey { namespace: self.entry.namespace, name: room.into() }
-    }
-
-    fn join(&self, room: RoomKey, ticket: Ticket, since: Option<Position>) {
-        {
-            let mut rooms = self.entry.rooms.borrow_mut();
-            if !rooms.contains_key(&room) && rooms.len() >= self.rooms.shared.rules.max_rooms_per_client {
-                return self.refuse(Code::RoomFull, "you are in too many rooms", None, Some(&ticket));
-            }
-            rooms.entry(room.clone()).or_default().joins += 1;
-        }
-        local::ask(&self.rooms, &self.entry, room, ticket, Ask::Join { deflate: self.entry.deflate, since });
-    }
-
-    /// Asks something that only a member of the room may ask.
-    fn ask(&self, room: &str, ticket: Ticket, ask: Ask) {
-        let room = self.key(room);
-        if !self.entry.rooms.borrow().contains_key(&room) {
-            return self.refuse(Code::RoomNotFound, "you are not in this room", None, Some(&ticket));
-        }
-        local::ask(&self.rooms, &self.entry, room, ticket, ask);
-    }
-
-    fn publish(&self, room: Option<Cow<'_, str>>, ticket: Ticket, message: Box<serde_json::value::RawValue>) {
-        if let Some(room) = room {
-            return self.ask(&room, ticket, Ask::Publish { message });
-        }
-        if !self.rooms.shared.rules.broadcast_to_all && !self.entry.identity.borrow().claims.broadcast {
-            return self.refuse(Code::RoomNotFound, "messages to everyone are not allowed", None, Some(&ticket));
-        }
-        let everyone = RoomKey::everyone(self.entry.namespace);
-        local::ask(&self.rooms, &self.entry, everyone, ticket, Ask::Publish { message });
+    /// The socket may have taken what was queued: where the session recovers, it goes on.
+    pub fn feed(&self) {
+        self.entry.feed(&self.rooms);
     }
 
     /// Tells the client that it will be closed, and what to do then.
@@ -270,6 +218,7 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
+        self.entry.handle.set_member(None);
         let rooms = self.rooms.local.borrow_mut().remove(&self.entry);
         for room in rooms {
             local::ask(&self.rooms, &self.entry, room, "".into(), Ask::Gone);

@@ -8,8 +8,8 @@ mod order;
 use super::broker::{Broker, memory::Memory};
 use super::mail::RoomKey;
 use super::*;
-use crate::config::{Limits, Namespace, OnExcess};
-use crate::identity::Identity;
+use crate::config::{Limits, OnExcess};
+use crate::identity::{Claims, Identity};
 use crate::metrics::Metrics;
 use crate::outbox::wire::Wire;
 use crate::shard::{Seat, Shard};
@@ -28,7 +28,21 @@ type MakeBroker = fn() -> Box<dyn Broker>;
 
 /// Every broker there is, and one that answers as late as one on another machine.
 const BROKERS: [(&str, MakeBroker); 2] =
-    [("memory", || Box::new(Memory::default())), ("delayed", || Box::new(Delayed::over(Memory::default())))];
+    [("memory", memory), ("delayed", || Box::new(Delayed::over(Memory::new(config::Rooms::default().duplicates))))];
+
+fn memory() -> Box<dyn Broker> {
+    Box::new(Memory::new(config::Rooms::default().duplicates))
+}
+
+thread_local! {
+    /// The route that every session came by.
+    static ROUTE: Arc<config::Route> = {
+        let text = "[[listener]]\naddress = \"127.0.0.1:0\"\n[[route]]\npath = \"/ws\"\nservice = \"rooms\"\n\
+                    auth = { required = false, sources = [] }\n";
+        let config = config::file::parse(text, "gateway.toml", &|_| None, 1).unwrap_or_else(|faults| panic!("{faults}"));
+        config.routes[0].clone()
+    };
+}
 
 fn limits() -> Limits {
     Limits {
@@ -84,6 +98,9 @@ struct House {
     shards: Vec<Rc<Rooms>>,
     inboxes: RefCell<Vec<Inbox>>,
     metrics: Arc<Metrics>,
+    /// The claims of those who come from now on.
+    claims: RefCell<Arc<Claims>>,
+    counts: RefCell<std::collections::HashMap<String, crate::limits::ClientRooms>>,
 }
 
 impl House {
@@ -91,7 +108,13 @@ impl House {
         let (shared, inboxes) = Shared::new(shards, Arc::new(rules));
         let metrics = Metrics::new(shards);
         let shard = |i| Rooms::with_broker(shared.clone(), Shard::new(i, metrics.clone()), broker());
-        House { shards: (0..shards).map(shard).collect(), inboxes: RefCell::new(inboxes), metrics }
+        House {
+            shards: (0..shards).map(shard).collect(),
+            inboxes: RefCell::new(inboxes),
+            metrics,
+            claims: RefCell::default(),
+            counts: RefCell::default(),
+        }
     }
 
     fn run(&self) -> Vec<JoinHandle<()>> {
@@ -113,12 +136,24 @@ impl House {
         let (pipe, wire) = duplex(pipe_bytes);
         let rooms = &self.shards[shard];
         let seat = rooms.shard.seat(Wire::Pipe(wire));
-        let identity = Identity { client: client.into(), expires_at: Some(1), claims: Arc::default() };
-        let enter = Enter { identity, namespace: Namespace { index: 0 }, limits, deflate: false };
+        let enter = self.enter(&seat, client, limits);
         let member = Member::enter(rooms, &seat.handle, enter, None);
         let mut tab = Tab { member: Some(member), seat, pipe };
         assert_eq!(tab.next().await["type"], "connection_established");
         tab
+    }
+
+    /// What a session becomes a member with. A client's sessions share the count of its rooms.
+    fn enter<'l>(&self, seat: &Seat, client: &str, limits: &'l Limits) -> Enter<'l> {
+        let identity = Identity { client: client.into(), expires_at: Some(1), claims: self.claims.borrow().clone() };
+        ROUTE.with(|route| seat.name(route, &identity.client));
+        let mut counts = self.counts.borrow_mut();
+        let rooms = counts.entry(client.into()).or_insert_with(|| crate::limits::ClientPermit::alone().rooms()).clone();
+        Enter { identity, namespace: Namespace { index: 0 }, limits, deflate: false, rooms }
+    }
+
+    fn desk(&self) -> desk::Desk {
+        desk::Desk::new(self.shards[0].shared.clone())
     }
 
     /// A room whose home is this shard.

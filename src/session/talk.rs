@@ -134,14 +134,16 @@ impl Talk {
 
 impl Conversation {
     fn become_client(&mut self, identity: Identity, permit: ClientPermit, auth: Option<&Auth>) {
+        let rooms = permit.rooms();
         self.meter.become_client(permit);
+        self.seat.name(&self.route, &identity.client);
         self.deadlines.auth_by(None);
         self.deadlines.expire_at(expiry(&self.around, &self.route, &identity));
         self.client = identity.client.clone();
         self.stage = match self.route.service {
             Service::Rooms => {
                 let (namespace, limits) = (self.route.namespace, &self.route.limits);
-                let enter = Enter { identity, namespace, limits, deflate: self.deflate };
+                let enter = Enter { identity, namespace, limits, deflate: self.deflate, rooms };
                 Stage::Member(Member::enter(&self.around.rooms, &self.seat.handle, enter, auth))
             }
             Service::Echo | Service::Proxy(_) => Stage::Echo,
@@ -158,6 +160,9 @@ impl Conversation {
             }
             let failed = self.seat.handle.peer.borrow_mut().poll_flush(cx) == Poll::Ready(Flush::Failed);
             self.around.shard.count_backlog(&self.seat.handle);
+            if let Stage::Member(member) = &self.stage {
+                member.feed();
+            }
             if !self.may_read() {
                 let lost = || Close::lost(By::Client, "the connection failed");
                 return if failed { Poll::Ready(lost()) } else { Poll::Pending };

@@ -128,7 +128,7 @@ fn resident_mib(gateway: &Gateway) -> u64 {
 #[tokio::test]
 async fn one_of_300_that_never_reads_costs_the_others_nothing() {
     const MESSAGES: u64 = 110;
-    let limits = NO_RATES.replace("4MiB", "128KiB");
+    let limits = NO_RATES.replace("4MiB", "128KiB").replace("2MiB", "128KiB");
     let config = format!("[server]\nshards = 2\n{PLAIN}{SECRET_AUTH}{ROOMS}{limits}[rooms]\npresence = false\n");
     let gateway = Gateway::start(&config).await;
     let socket = tokio::net::TcpSocket::new_v4().unwrap();

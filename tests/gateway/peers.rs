@@ -4,7 +4,7 @@ use crate::support::*;
 use serde_json::Value;
 
 const BOTH: [Peer; 2] = [Peer::Node, Peer::Python];
-const LARGE: &str = "[limits]\nmax_message_size = \"2MiB\"\nbytes_per_second = 0\n";
+const LARGE: &str = "[limits]\nmax_message_size = \"2MiB\"\nmax_backlog = \"2MiB\"\nbytes_per_second = 0\n";
 
 /// A TLS listener, then a plain one, for these routes.
 async fn gateway(auth: &str, routes: &str) -> Gateway {

@@ -130,7 +130,8 @@ async fn violate_last(raw: &mut RawWs, name: &str, last: u8, code: u16) {
 
 #[tokio::test]
 async fn violations_are_closed_at_once_by_rooms() {
-    let config = format!("{PLAIN}{OPEN}{ROOMS}[limits]\nmax_message_size = 0\nhandshakes_per_second = 0\n");
+    let config =
+        format!("{PLAIN}{OPEN}{ROOMS}[limits]\nmax_message_size = 0\nmax_backlog = 0\nhandshakes_per_second = 0\n");
     let gateway = Gateway::start(&config).await;
     for (name, bytes, code) in violations() {
         let mut raw = gateway.raw_ws("/ws").await;

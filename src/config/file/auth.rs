@@ -1,11 +1,10 @@
 //! `[auth]`, and what a route says of tokens.
 use super::World;
-use super::blank;
 use super::entry::Entry;
 use super::host;
 use super::report::Complaint;
+use super::secret;
 use super::table::Table;
-use crate::config::secret::Secret;
 use crate::config::{Auth, KeySource, OnReject, RouteAuth, TokenSource};
 use jsonwebtoken::Algorithm;
 use std::time::Duration;
@@ -135,33 +134,11 @@ fn key(table: &Table, world: &World) -> Option<KeySource> {
     }
     check_algorithms(table, &first);
     match first.key() {
-        "secret_env" => secret(&first, world).map(KeySource::Secret),
+        "secret_env" => secret::from_env(&first, world, SECRET_BYTES_MIN, "WSGATE_JWT_SECRET").map(KeySource::Secret),
         "secret_file" => first.path(&world.folder).map(|path| KeySource::SecretFile { path, generate }),
         "public_key" => first.path(&world.folder).map(KeySource::PublicKey),
         _ => jwks(&first, world),
     }
-}
-
-fn secret(entry: &Entry, world: &World) -> Option<Secret> {
-    entry.convert(|name| {
-        let value = if name.is_empty() || name.contains(['=', '\0']) { None } else { (world.env)(name) };
-        match value {
-            Some(value) if value.is_empty() => Err(Complaint::new(format!("the environment variable `{name}` is empty"))),
-            Some(value) if value.len() < SECRET_BYTES_MIN => {
-                let message = format!(
-                    "the secret in the environment variable `{name}` has {} bytes; at least {SECRET_BYTES_MIN} are needed",
-                    value.len()
-                );
-                Err(Complaint::new(message).help("make one with: openssl rand -base64 48"))
-            }
-            Some(value) => Ok(Secret::new(value)),
-            None if blank::is_variable(name) => {
-                Err(Complaint::new(format!("the environment variable `{name}` is not set")))
-            }
-            None => Err(Complaint::new("the environment variable that is named here is not set")
-                .help("`secret_env` takes the name of a variable, as in \"WSGATE_JWT_SECRET\", not the secret")),
-        }
-    })
 }
 
 fn jwks(entry: &Entry, world: &World) -> Option<KeySource> {

@@ -159,11 +159,20 @@ impl<'d> Entry<'d> {
         Some(size)
     }
 
-    /// A path, relative to `folder`.
+    /// The path of a file, relative to `folder`.
     pub fn path(&self, folder: &Path) -> Option<PathBuf> {
+        self.path_of("a file", folder)
+    }
+
+    /// The path of a folder, relative to `folder`.
+    pub fn folder(&self, folder: &Path) -> Option<PathBuf> {
+        self.path_of("a folder", folder)
+    }
+
+    fn path_of(&self, kind: &str, folder: &Path) -> Option<PathBuf> {
         self.convert(|text| {
             if text.is_empty() || text.chars().any(char::is_control) {
-                return Err(Complaint::new(format!("`{}` must be the path of a file", self.key)));
+                return Err(Complaint::new(format!("`{}` must be the path of {kind}", self.key)));
             }
             Ok(folder.join(text))
         })

@@ -1,5 +1,7 @@
 //! `[limits]`, and the limits of a route.
+use super::report::Complaint;
 use super::table::Table;
+use super::units;
 use crate::config::{IpLimits, Limits, OnExcess};
 use std::time::Duration;
 
@@ -60,6 +62,31 @@ pub(super) fn read_ip(table: &Table) -> IpLimits {
     IpLimits {
         connections: count(table, "connections_per_ip", COUNT_MAX).unwrap_or(Some(1000)),
         handshakes_per_second: count(table, "handshakes_per_second", COUNT_MAX).unwrap_or(Some(100)),
+    }
+}
+
+/// Notes, of a route to rooms, that one message fills the backlog: it would close everybody who is a little slow.
+pub(super) fn check_backlog(limits: &Limits, route: &Table, all: &Table) {
+    let backlog = u64::try_from(limits.max_backlog).unwrap_or(u64::MAX);
+    if backlog >= limits.max_message_size {
+        return;
+    }
+    let written = [route, all].into_iter().flat_map(|t| ["max_backlog", "max_message_size"].map(|key| t.entry(key)));
+    let written: Vec<_> = written.flatten().collect();
+    // A value that was not understood has been replaced, by one that the message must not name.
+    if written.iter().any(|e| e.size(0..=MESSAGE_BYTES_MAX).is_none()) {
+        return;
+    }
+    let size = match limits.max_message_size {
+        u64::MAX => "no limit".to_owned(),
+        size => units::size_text(size),
+    };
+    let backlog = units::size_text(backlog);
+    let message = format!("`max_backlog` ({backlog}) is smaller than `max_message_size` ({size})");
+    let help = "one such message would close the members of its room with 4010; raise `max_backlog` (0 lifts it), or \
+                lower `max_message_size` for the routes to rooms";
+    if let Some(entry) = written.first() {
+        entry.complain(Complaint::new(message).help(help));
     }
 }
 

@@ -1,43 +1,62 @@
 //! `[rooms]` and `[cluster]`.
+use super::World;
+use super::hook;
+use super::policy;
 use super::table::Table;
-use crate::config::{Rooms, Rules};
+use crate::config::{Duplicates, Rooms, Route, Rules, Service};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) fn read(table: &Table) -> Rooms {
-    refuse_later_keys(table);
-    let rules = Rules { max_members: table.number("max_members", 1..=10_000_000, 10_000), ..Rules::default() };
+const DUPLICATES_AGE_MAX: Duration = Duration::from_secs(86_400);
+const DUPLICATES_MAX: u64 = 65_536;
+const TYPING_MIN: Duration = Duration::from_secs(1);
+const TYPING_MAX: Duration = Duration::from_secs(600);
+/// Of a server's message, where a route has no limit.
+const MESSAGE_BYTES: usize = 1 << 20;
+
+pub(super) fn read(table: &Table, world: &World, routes: &[Arc<Route>]) -> Rooms {
+    let built_in = Rooms::default();
+    let rules = policy::read_shared(table, "rooms.history", &Rules::default());
     Rooms {
+        policies: policy::read(table, &rules),
         rules: Arc::new(rules),
-        max_rooms_per_client: table.number("max_rooms_per_client", 1..=100_000, 100),
-        max_rooms: table.number("max_rooms", 1..=100_000_000, 100_000),
-        broadcast_to_all: table.flag("broadcast_to_all", false),
-        presence: table.flag("presence", true),
-        ..Rooms::default()
+        max_rooms_per_client: table.number("max_rooms_per_client", 1..=100_000, built_in.max_rooms_per_client),
+        max_rooms: table.number("max_rooms", 1..=100_000_000, built_in.max_rooms),
+        broadcast_to_all: table.flag("broadcast_to_all", built_in.broadcast_to_all),
+        presence: table.flag("presence", built_in.presence),
+        duplicates: duplicates(&table.table("duplicates", "rooms.duplicates"), built_in.duplicates),
+        typing_expiry: table.duration("typing_expiry", TYPING_MIN..=TYPING_MAX, built_in.typing_expiry),
+        store: store(&table.table("store", "rooms.store"), world),
+        hook: hook::read(&table.table("hook", "rooms.hook"), world),
+        max_message_size: max_message_size(routes).unwrap_or(built_in.max_message_size),
     }
 }
 
-fn refuse_later_keys(table: &Table) {
-    table.choice("create", &[("join", Some(())), ("declared", None)], ());
-    let history = table.table("history", "rooms.history");
-    history.only_number("messages", &[100, 0]);
-    history.only_duration("age", &[Duration::from_secs(600)]);
-    history.only_size("bytes", 4 << 20);
-    let duplicates = table.table("duplicates", "rooms.duplicates");
-    duplicates.only_duration("age", &[Duration::from_secs(300), Duration::ZERO]);
-    duplicates.only_number("per_client", &[128, 0]);
-    table.only_duration("typing_expiry", &[Duration::from_secs(5)]);
-    if let Some(entry) = table.entry("policy") {
-        let policies = entry.tables("rooms.policy");
-        for policy in &policies {
-            policy.table("history", "rooms.policy.history");
-        }
-        if !policies.is_empty() {
-            entry.refuse();
-        }
+fn duplicates(table: &Table, base: Duplicates) -> Duplicates {
+    Duplicates {
+        age: table.duration_or_zero("age", DUPLICATES_AGE_MAX, base.age),
+        per_client: table.number("per_client", 0..=DUPLICATES_MAX, base.per_client),
     }
-    table.refuse_table("store", "rooms.store");
-    table.refuse_table("hook", "rooms.hook");
+}
+
+/// The folder of the store.
+fn store(table: &Table, world: &World) -> PathBuf {
+    if let Some(entry) = table.entry("path") {
+        return entry.folder(&world.folder).unwrap_or_default();
+    }
+    // systemd names several folders where `StateDirectory=` does, with colons between them.
+    let given = (world.env)("STATE_DIRECTORY").unwrap_or_default();
+    let first = given.split(':').find(|folder| !folder.is_empty());
+    world.folder.join(first.unwrap_or("data"))
+}
+
+/// `None` where no route leads to rooms.
+fn max_message_size(routes: &[Arc<Route>]) -> Option<usize> {
+    let sizes = routes.iter().filter(|r| r.service == Service::Rooms).map(|r| r.limits.max_message_size);
+    sizes
+        .map(|size| if size == u64::MAX { MESSAGE_BYTES } else { usize::try_from(size).unwrap_or(MESSAGE_BYTES) })
+        .max()
 }
 
 /// `[cluster]`: nothing of it is there yet.

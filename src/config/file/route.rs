@@ -17,6 +17,8 @@ const PATH_BYTES_MAX: usize = 1024;
 /// What routes start from.
 pub(super) struct Defaults<'a, 'd> {
     pub limits: Limits,
+    /// `[limits]`, where a fault of an inherited value is shown.
+    pub limits_table: Table<'d>,
     pub origins: Origins,
     pub auth: &'a Tokens<'d>,
     pub upstreams: &'a [Arc<Upstream>],
@@ -51,7 +53,7 @@ pub(super) fn read(root: &Table, defaults: &Defaults) -> (Vec<Arc<Route>>, Vec<A
 /// One route; `None` where its path is missing or faulty.
 fn route(index: usize, table: &Table, defaults: &Defaults, namespaces: &mut Vec<Arc<str>>) -> Option<Route> {
     let host = table.entry("host").and_then(|e| e.convert(route_host));
-    let path = required(table, "path", "write it as in path = \"/ws\"").and_then(|e| e.convert(route_path));
+    let path = table.required("path", "write it as in path = \"/ws\"").and_then(|e| e.convert(route_path));
     let service = service(table, defaults.upstreams);
     let namespace = namespace(&table.checked("namespace", host::check_name, "default"), namespaces);
     table.only_flag("strip_prefix", false);
@@ -62,6 +64,9 @@ fn route(index: usize, table: &Table, defaults: &Defaults, namespaces: &mut Vec<
     let auth_table = table.table("auth", "route.auth");
     let mut auth = auth::read_route(&auth_table, &defaults.auth.base);
     let service = service?;
+    if service == Service::Rooms {
+        limits::check_backlog(&limits, &limits_table, &defaults.limits_table);
+    }
     if limits.on_excess == OnExcess::Reject && service != Service::Rooms {
         refuse_reject(table, &limits_table);
     }
@@ -76,14 +81,6 @@ fn route(index: usize, table: &Table, defaults: &Defaults, namespaces: &mut Vec<
     Some(Route { index, host, path: path?, service, namespace, limits, origins, auth })
 }
 
-fn required<'d>(table: &Table<'d>, key: &'static str, help: &str) -> Option<Entry<'d>> {
-    let entry = table.entry(key);
-    if entry.is_none() {
-        table.missing(key, Some(help));
-    }
-    entry
-}
-
 fn service(table: &Table, upstreams: &[Arc<Upstream>]) -> Option<Service> {
     #[derive(Clone, Copy, PartialEq)]
     enum Kind {
@@ -92,7 +89,7 @@ fn service(table: &Table, upstreams: &[Arc<Upstream>]) -> Option<Service> {
         Echo,
     }
     let words = [("rooms", Some(Kind::Rooms)), ("proxy", Some(Kind::Proxy)), ("echo", Some(Kind::Echo))];
-    let entry = required(table, "service", "it is one of \"rooms\", \"proxy\", \"echo\"");
+    let entry = table.required("service", "it is one of \"rooms\", \"proxy\", \"echo\"");
     let kind = entry.and_then(|e| e.choice(&words));
     let upstream = table.entry("upstream");
     if kind.is_some_and(|kind| kind != Kind::Proxy)
@@ -105,7 +102,7 @@ fn service(table: &Table, upstreams: &[Arc<Upstream>]) -> Option<Service> {
         Kind::Rooms => Some(Service::Rooms),
         Kind::Echo => Some(Service::Echo),
         Kind::Proxy => {
-            let entry = required(table, "upstream", "name one of the [upstream.NAME] tables")?;
+            let entry = table.required("upstream", "name one of the [upstream.NAME] tables")?;
             place_of_upstream(&entry, upstreams).map(Service::Proxy)
         }
     }

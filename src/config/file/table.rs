@@ -92,6 +92,15 @@ impl<'d> Table<'d> {
         self.report.absence(self.place.clone(), Complaint { message, help: help.map(str::to_owned) });
     }
 
+    /// The entry of a key that must be there; notes where it is missing.
+    pub fn required(&self, key: &'static str, help: &str) -> Option<Entry<'d>> {
+        let entry = self.entry(key);
+        if entry.is_none() {
+            self.missing(key, Some(help));
+        }
+        entry
+    }
+
     /// `true` or `false`.
     pub fn flag(&self, key: &'static str, default: bool) -> bool {
         self.entry(key).and_then(|e| e.flag()).unwrap_or(default)
@@ -105,6 +114,12 @@ impl<'d> Table<'d> {
     /// A duration within bounds.
     pub fn duration(&self, key: &'static str, bounds: RangeInclusive<Duration>, default: Duration) -> Duration {
         self.entry(key).and_then(|e| e.duration(bounds)).unwrap_or(default)
+    }
+
+    /// A duration of at most `most`; 0 needs no unit.
+    pub fn duration_or_zero(&self, key: &'static str, most: Duration, default: Duration) -> Duration {
+        let duration = self.entry(key).and_then(|e| e.duration_limit(Duration::ZERO..=most));
+        duration.map_or(default, Option::unwrap_or_default)
     }
 
     /// One of several words; those without a meaning are not supported yet.
@@ -171,15 +186,6 @@ impl<'d> Table<'d> {
         {
             let accepted: Vec<String> = accepted.iter().map(|d| format!("\"{}\"", units::duration_text(*d))).collect();
             entry.refuse_other_than(accepted.join(" or "));
-        }
-    }
-
-    /// Refuses a size other than `accepted`.
-    pub fn only_size(&self, key: &'static str, accepted: u64) {
-        if let Some(entry) = self.entry(key)
-            && entry.size(0..=u64::MAX).is_some_and(|n| n != accepted)
-        {
-            entry.refuse_other_than(units::size_text(accepted));
         }
     }
 

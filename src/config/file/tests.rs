@@ -1,6 +1,6 @@
 //! Tests that need the inside: a resolver of their own, the schema, and no file system.
 use super::*;
-use crate::config::{Address, KeySource, OriginPattern, PathPattern, Route, Service, TokenSource};
+use crate::config::{Address, Create, KeySource, OriginPattern, PathPattern, Rooms, Route, Service, TokenSource};
 use schema::SECTIONS;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,13 +38,6 @@ fn bad(text: &str) -> Faults {
 
 fn with_auth(auth: &str) -> String {
     format!("{BASE}[auth]\n{auth}\n")
-}
-
-/// The reference without what is not supported yet.
-fn reference_supported() -> String {
-    let start = REFERENCE.find("[[rooms.policy]]").expect("a policy");
-    let end = REFERENCE.find("[cluster]").expect("a cluster");
-    format!("{}{}", &REFERENCE[..start], &REFERENCE[end..])
 }
 
 #[test]
@@ -109,32 +102,121 @@ fn every_key_of_the_reference_is_known_also_those_in_comments() {
     }
 }
 
+/// The lines of the reference from the first that begins with `from` to the next that begins with `to`, comments of the
+/// line's beginning taken away.
+fn uncommented(from: &str, to: &str) -> String {
+    let lines = REFERENCE.lines().map(|l| l.strip_prefix("# ").unwrap_or(l));
+    let lines = lines.skip_while(|l| !l.starts_with(from)).take_while(|l| !l.starts_with(to));
+    lines.map(|l| l.split(';').next().unwrap_or(l).to_owned() + "\n").collect()
+}
+
 #[test]
-fn of_the_reference_only_the_policy_is_not_supported() {
-    let faults = bad(REFERENCE);
-    let messages: Vec<&str> = faults.list.iter().map(|f| f.message.as_str()).collect();
-    assert_eq!(messages, ["`policy` is not supported yet"]);
+fn the_examples_of_rooms_are_what_they_show() {
+    let base = with_auth("required = false") + "[rooms]\n";
+    let policy = &good(&(base.clone() + &uncommented("[[rooms.policy]]", "[rooms.store]"))).rooms.policies[0];
+    assert_eq!((policy.rules.durable, policy.rules.create), (true, Create::Declared));
+    assert_eq!(policy.rules.latest_only, Some(Duration::from_millis(100)));
+    let store = good(&(base.clone() + &uncommented("[rooms.store]", "[rooms.hook]"))).rooms.store;
+    assert_eq!(store, PathBuf::from("/var/lib/wsgate"));
+    let hook = uncommented("[rooms.hook]", "[cluster]");
+    let faults = bad(&(base.clone() + &hook));
+    assert_eq!(faults.list[0].message, "the environment variable `WSGATE_HOOK_SECRET` is not set");
+    let hook = good(&(base + &hook.replace("_HOOK_", "_JWT_"))).rooms.hook.expect("a hook");
+    assert_eq!((hook.events.len(), hook.timeout, hook.deny_on_failure), (7, Duration::from_secs(1), true));
+}
+
+#[test]
+fn the_store_is_where_systemd_says_or_beside_the_file() {
+    let read_with = |state: Option<&str>, more: &str| {
+        let env = |name: &str| if name == "STATE_DIRECTORY" { state.map(str::to_owned) } else { env(name) };
+        let world = World { folder: PathBuf::from("conf"), env: &env, cores: 1, resolve: &resolve_tests };
+        let text = with_auth("required = false") + more;
+        read(&text, "gateway.toml", &world).unwrap_or_else(|faults| panic!("{faults}")).rooms.store
+    };
+    for (state, expected) in [
+        (None, "conf/data"),
+        (Some(""), "conf/data"),
+        (Some("/var/lib/wsgate"), "/var/lib/wsgate"),
+        (Some("/var/lib/wsgate:/var/lib/other"), "/var/lib/wsgate"),
+    ] {
+        assert_eq!(read_with(state, ""), PathBuf::from(expected), "{state:?}");
+        assert_eq!(read_with(state, "[rooms.store]\npath = \"s\""), PathBuf::from("conf/s"), "{state:?}");
+    }
+}
+
+#[test]
+fn addresses_of_hooks() {
+    let read = |url: &str| {
+        let text = format!("[rooms.hook]\nurl = \"{url}\"\nevents = [\"join\"]\n");
+        read_text(&(with_auth("required = false") + &text)).map(|config| config.rooms.hook.expect("a hook").url)
+    };
+    for (url, expected) in [
+        ("http://app", "http://app/"),
+        ("http://app:3000/", "http://app:3000/"),
+        ("http://[::1]:3000/a/b?c=d@e", "http://[::1]:3000/a/b?c=d@e"),
+        ("http://app?c=d", "http://app/?c=d"),
+    ] {
+        assert_eq!(read(url).ok().as_deref(), Some(expected), "{url}");
+    }
+    for url in ["", "http:", "http://", "http://:80/", "http://a:x/", "http://::1/", "http://a b/", "http://a/ b"] {
+        assert!(read(url).is_err(), "{url}");
+    }
+    assert!(read(&format!("http://a/{}", "b".repeat(1024))).is_err());
+}
+
+/// Of servers' messages in rooms: what the routes to rooms allow.
+#[test]
+fn the_largest_message_of_a_server_is_that_of_the_routes_to_rooms() {
+    let echo = "[[route]]\npath = \"/echo\"\nservice = \"echo\"\nlimits = { max_message_size = \"16MiB\" }\n";
+    let route = |path: &str, size: &str| {
+        let limits = format!("{{ max_message_size = {size}, max_backlog = 0 }}");
+        format!("[[route]]\npath = \"/{path}\"\nservice = \"rooms\"\nlimits = {limits}\n")
+    };
+    let size = |routes: &str| {
+        let rest = with_auth("required = false");
+        let (listener, auth) = (&BASE[..BASE.find("[[route]]").expect("a route")], &rest[BASE.len()..]);
+        good(&format!("{listener}{routes}{auth}")).rooms.max_message_size
+    };
+    assert_eq!(size(echo), 64 << 10, "no route to rooms");
+    assert_eq!(size(&(route("a", "1000") + echo)), 1000);
+    assert_eq!(size(&(route("a", "1000") + &route("b", "\"2MiB\""))), 2 << 20);
+    assert_eq!(size(&(route("a", "1000") + &route("b", "0"))), 1 << 20);
+}
+
+#[test]
+fn a_list_of_policies_has_a_bound() {
+    let policies = |n: usize| (0..n).map(|n| format!("[[rooms.policy]]\nmatch = \"r{n}\"\n")).collect::<String>();
+    let text = with_auth("required = false");
+    assert_eq!(good(&(text.clone() + &policies(1024))).rooms.policies.len(), 1024);
+    let faults = bad(&(text + &policies(1025)));
+    assert_eq!(faults.list[0].message, "`policy` has 1025 entries; at most 1024");
 }
 
 #[test]
 fn the_values_of_the_reference_are_the_defaults() {
-    let reference = good(&reference_supported());
+    let reference = good(REFERENCE);
     let text = "[auth]\nsecret_env = \"WSGATE_JWT_SECRET\"\n[admin]\naddress = \"127.0.0.1:9180\"\n\
                 [upstream.live]\nservers = [\"http://127.0.0.1:8765\", \"http://127.0.0.1:8766\"]\n\
                 [origins]\nallow = [\"https://app.example.com\"]\n\
                 [[listener]]\naddress = \"0.0.0.0:8443\"\n\
                 [[listener.tls]]\ncertificate = \"certs/fullchain.pem\"\nprivate_key = \"certs/privkey.pem\"\n\
                 [[route]]\npath = \"/ws\"\nservice = \"rooms\"\n\
-                [[route]]\npath = \"/live/*\"\nservice = \"proxy\"\nupstream = \"live\"\n";
+                [[route]]\npath = \"/live/*\"\nservice = \"proxy\"\nupstream = \"live\"\n\
+                [[rooms.policy]]\nmatch = \"private-*\"\njoin = \"claim\"\npublish = \"claim\"\nmax_members = 500\n\
+                history = { messages = 1000, age = \"1d\" }\n";
     assert_eq!(format!("{reference:#?}"), format!("{:#?}", good(text)));
     let built_in = format!("{:#?}", limits::built_in());
     assert_eq!(format!("{:#?}", reference.routes[0].limits), built_in);
     assert_eq!(reference.server.shards, 3);
+    let rooms = Rooms { policies: reference.rooms.policies.clone(), store: "conf/data".into(), ..Rooms::default() };
+    assert_eq!(format!("{:#?}", reference.rooms), format!("{rooms:#?}"));
+    let rules = &rooms.rules_of("private-1").history;
+    assert_eq!((rules.messages, rules.age, rules.bytes), (1000, Duration::from_secs(86_400), 4 << 20));
 }
 
 #[test]
 fn relative_paths_start_from_the_folder_of_the_file() {
-    let config = good(&reference_supported());
+    let config = good(REFERENCE);
     assert_eq!(config.listeners[0].tls[0].certificate, PathBuf::from("conf/certs/fullchain.pem"));
 }
 
@@ -297,6 +379,9 @@ fn secrets_are_not_shown() {
         "[upstream.a]\nservers = [\"http://me:hunter2@host\"]",
         "[upstream.a]\nservers = [\"http://me:hun/hunter2@host\"]",
         "[upstream.a]\nheaders = { set = { Authorization = \"Bearer hunter2\" } }",
+        "[rooms.hook]\nurl = \"http://me:hunter2@host\"",
+        "[rooms.hook]\nsecret = \"hunter2\"",
+        "[rooms.hook]\nsecret_env = \"hunter2\"",
         "[cluster]\nredis = \"redis://:hunter2@127.0.0.1\"",
         "[auth]\npublic_key = \"\"\"-----BEGIN PRIVATE KEY-----\nhunter2 \\q\n-----END PRIVATE KEY-----\"\"\"",
         "SECRET=hunter2",

@@ -1,11 +1,19 @@
 //! Reading what a client sent: one pass over the text, in which every value of the payload stays raw
 //! until the request's type says what it must be.
-use super::{NAME_MAX, is_room_name};
+use super::{NAME_MAX, Status, is_room_name};
 use crate::rooms::mail::Position;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
+
+/// The deepest nesting of a message's values.
+const NESTED_MAX: usize = 64;
+/// The longest status, in bytes.
+const STATUS_MAX: usize = 64;
+/// Most clients in one question.
+const CLIENTS_MAX: usize = 100;
 
 /// A JSON object of which some members are read, at most once each, and the others ignored. Unlike a
 /// derived struct it takes no array, and tells `null` from nothing where its member's type does.
@@ -67,11 +75,13 @@ object! {
     pub struct Payload {
         token: &'a RawValue = "token",
         room_id: &'a RawValue = "room_id",
-        /// `message` of a `message`: any JSON.
-        pub message: &'a RawValue = "message",
+        message: &'a RawValue = "message",
         limit: &'a RawValue = "limit",
         after: &'a RawValue = "after",
         since: &'a RawValue = "since",
+        offset: &'a RawValue = "offset",
+        status: &'a RawValue = "status",
+        client_ids: &'a RawValue = "client_ids",
     }
 }
 
@@ -81,6 +91,9 @@ object! {
         offset: &'a RawValue = "offset",
     }
 }
+
+/// Names of clients.
+pub type Names = Arc<[Box<str>]>;
 
 /// A message of a client whose envelope is in order.
 pub struct Request<'a> {
@@ -126,6 +139,53 @@ impl<'a> Payload<'a> {
         string(self.token.ok_or("\"payload.token\" is missing")?, "payload.token")
     }
 
+    /// `message` of a `message`, required: any JSON, of values nested at most 64 deep.
+    pub fn message(&self) -> Result<&'a RawValue, Cow<'static, str>> {
+        let message = self.message.ok_or("\"payload.message\" is missing")?;
+        if is_nested_deeper(message.get(), NESTED_MAX) {
+            return Err("\"payload.message\" must not be nested deeper than 64".into());
+        }
+        Ok(message)
+    }
+
+    /// `offset` of a `read_receipt`, required.
+    pub fn offset(&self) -> Result<u64, Cow<'static, str>> {
+        let raw = self.offset.ok_or("\"payload.offset\" is missing")?;
+        serde_json::from_str(raw.get()).map_err(|_| "\"payload.offset\" must be a whole number".into())
+    }
+
+    /// `status` of a `presence_update`, required: text of 1 to 64 bytes without controls, and not "offline".
+    pub fn status(&self) -> Result<Status, Cow<'static, str>> {
+        let text = string(self.status.ok_or("\"payload.status\" is missing")?, "payload.status")?;
+        if !(1..=STATUS_MAX).contains(&text.len()) || text.chars().any(char::is_control) {
+            return Err("\"payload.status\" must be 1 to 64 bytes without control characters".into());
+        }
+        match &*text {
+            "online" => Ok(Status::Online),
+            "invisible" => Ok(Status::Invisible),
+            "offline" => Err("\"payload.status\" cannot be \"offline\": \"invisible\" looks like it".into()),
+            text => Ok(Status::Text(text.into())),
+        }
+    }
+
+    /// `client_ids` of a `presence_query`, where it is there: 1 to 100 names.
+    pub fn client_ids(&self) -> Result<Option<Names>, Cow<'static, str>> {
+        let Some(raw) = self.client_ids.filter(|r| r.get() != "null") else { return Ok(None) };
+        let wrong = "\"payload.client_ids\" must be a list of 1 to 100 names of 1 to 128 bytes";
+        let names: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_| wrong)?;
+        if !(1..=CLIENTS_MAX).contains(&names.len()) {
+            return Err(wrong.into());
+        }
+        let mut clients: Vec<Box<str>> = Vec::with_capacity(names.len());
+        for raw in names {
+            let client = name(raw, "payload.client_ids").map_err(|_| wrong)?;
+            if !clients.iter().any(|known| **known == *client) {
+                clients.push((&*client).into());
+            }
+        }
+        Ok(Some(clients.into()))
+    }
+
     /// `room_id`, required.
     pub fn room_id(&self) -> Result<Cow<'a, str>, Cow<'static, str>> {
         Ok(self.room_id_if_any()?.ok_or("\"payload.room_id\" is missing")?)
@@ -168,6 +228,27 @@ impl<'a> Payload<'a> {
     }
 }
 
+/// Whether arrays and objects in a valid JSON text are nested deeper than `most`: not every reader can take any depth.
+pub fn is_nested_deeper(json: &str, most: usize) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                if depth > most {
+                    return true;
+                }
+            }
+            b']' | b'}' if !in_string => depth -= 1,
+            _ => (),
+        }
+    }
+    false
+}
+
 fn string<'a>(raw: &'a RawValue, field: &str) -> Result<Cow<'a, str>, Cow<'static, str>> {
     let text = raw.get();
     if let Ok(plain) = serde_json::from_str::<&'a str>(text) {
@@ -202,7 +283,7 @@ mod tests {
     fn the_message_stays_as_it_came() {
         let text = r#"{"type":"message","payload":{"room_id":"a","message": {"n":1.10,  "b":12345678901234567890 }}}"#;
         let request = read(text).ok().unwrap();
-        assert_eq!(request.payload.message.unwrap().get(), r#"{"n":1.10,  "b":12345678901234567890 }"#);
+        assert_eq!(request.payload.message().unwrap().get(), r#"{"n":1.10,  "b":12345678901234567890 }"#);
     }
 
     #[test]
@@ -236,6 +317,46 @@ mod tests {
             let text = format!(r#"{{"type":"x","payload":{{"since":{since}}}}}"#);
             let fault = read(&text).ok().unwrap().payload.since().unwrap_err();
             assert!(fault.contains("payload.since"), "{since}: {fault}");
+        }
+    }
+
+    #[test]
+    fn nesting_is_counted_outside_of_strings() {
+        assert!(!is_nested_deeper(r#"{"a":[1,"[[[\"[["]}"#, 2));
+        assert!(is_nested_deeper(r#"{"a":[[1]]}"#, 2));
+        assert!(!is_nested_deeper(r#"[[],[],{"b":{}}]"#, 3));
+        let deep =
+            |n: usize| format!(r#"{{"type":"message","payload":{{"message":{}{}}}}}"#, "[".repeat(n), "]".repeat(n));
+        assert!(read(&deep(64)).ok().unwrap().payload.message().is_ok());
+        assert!(read(&deep(65)).ok().unwrap().payload.message().unwrap_err().contains("payload.message"));
+        // Neither is the stack that it is read with.
+        assert!(read(&deep(30_000)).ok().unwrap().payload.message().is_err());
+    }
+
+    #[test]
+    fn statuses_and_clients_are_checked() {
+        let payload = |text: &str| format!(r#"{{"type":"x","payload":{text}}}"#);
+        for (status, wanted) in [
+            ("\"online\"", Ok(Status::Online)),
+            ("\"invisible\"", Ok(Status::Invisible)),
+            ("\"at lunch\"", Ok(Status::Text("at lunch".into()))),
+            ("\"offline\"", Err(())),
+            ("\"\"", Err(())),
+            ("\"a\\nb\"", Err(())),
+            ("5", Err(())),
+        ] {
+            let text = payload(&format!(r#"{{"status":{status}}}"#));
+            let read = read(&text).ok().unwrap().payload.status();
+            assert!(read.as_ref().err().is_none_or(|fault| fault.contains("payload.status")), "{read:?}");
+            assert_eq!(read.map_err(drop), wanted, "{status}");
+        }
+        for (ids, count) in
+            [("[\"a\",\"b\",\"a\"]", Some(2)), ("[]", None), ("[1]", None), ("{}", None), ("[\"\"]", None)]
+        {
+            let text = payload(&format!(r#"{{"client_ids":{ids}}}"#));
+            let read = read(&text).ok().unwrap().payload.client_ids();
+            assert!(read.as_ref().err().is_none_or(|fault| fault.contains("payload.client_ids")), "{read:?}");
+            assert_eq!(read.ok().flatten().map(|ids| ids.len()), count, "{ids}");
         }
     }
 

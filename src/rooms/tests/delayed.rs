@@ -1,8 +1,10 @@
 //! A broker as one on another machine would be: nothing comes of a call at once, and nothing comes
 //! out of it twice in one turn.
-use crate::rooms::broker::{Broker, Event, Publication};
+use crate::config::Rules;
+use crate::rooms::broker::{Batch, Broker, Event, Publication};
 use crate::rooms::mail::RoomKey;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// Turns between two steps.
@@ -16,9 +18,10 @@ pub(super) struct Delayed<B> {
 }
 
 enum Call {
-    Open(RoomKey),
+    Open(RoomKey, Arc<Rules>),
     Shut(RoomKey),
     Publish(u64, RoomKey, Publication),
+    Read(u64, RoomKey, u64, Batch),
 }
 
 impl<B: Broker> Delayed<B> {
@@ -29,9 +32,10 @@ impl<B: Broker> Delayed<B> {
     /// One call arrives there, and one event here.
     fn step(&mut self, cx: &mut Context<'_>) -> Option<Event> {
         match self.calls.pop_front() {
-            Some(Call::Open(room)) => self.behind.open(&room),
+            Some(Call::Open(room, rules)) => self.behind.open(&room, &rules),
             Some(Call::Shut(room)) => self.behind.shut(&room),
             Some(Call::Publish(ticket, room, publication)) => self.behind.publish(ticket, &room, publication),
+            Some(Call::Read(ticket, room, after, batch)) => self.behind.read(ticket, &room, after, batch),
             None => (),
         }
         while let Poll::Ready(event) = self.behind.poll_event(cx) {
@@ -42,8 +46,8 @@ impl<B: Broker> Delayed<B> {
 }
 
 impl<B: Broker> Broker for Delayed<B> {
-    fn open(&mut self, room: &RoomKey) {
-        self.calls.push_back(Call::Open(room.clone()));
+    fn open(&mut self, room: &RoomKey, rules: &Arc<Rules>) {
+        self.calls.push_back(Call::Open(room.clone(), rules.clone()));
     }
 
     fn shut(&mut self, room: &RoomKey) {
@@ -52,6 +56,14 @@ impl<B: Broker> Broker for Delayed<B> {
 
     fn publish(&mut self, ticket: u64, room: &RoomKey, publication: Publication) {
         self.calls.push_back(Call::Publish(ticket, room.clone(), publication));
+    }
+
+    fn read(&mut self, ticket: u64, room: &RoomKey, after: u64, batch: Batch) {
+        self.calls.push_back(Call::Read(ticket, room.clone(), after, batch));
+    }
+
+    fn poll_timers(&mut self, cx: &mut Context<'_>) {
+        self.behind.poll_timers(cx);
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {

@@ -150,7 +150,7 @@ async fn a_session_that_ends_at_any_moment_leaves_no_ghost() {
 #[tokio::test(start_paused = true)]
 async fn a_join_under_way_is_given_back() {
     for mails in 0..8 {
-        let house = House::new(2, rules(), || Box::new(Memory::default()));
+        let house = House::new(2, rules(), memory);
         let room = house.room_at(1);
         let (here, there) = (&house.shards[0], &house.shards[1]);
         let mut alice = house.tab_with_member_only(0, "alice");
@@ -170,7 +170,7 @@ async fn a_join_under_way_is_given_back() {
 #[tokio::test(start_paused = true)]
 async fn a_refused_join_does_not_undo_the_one_that_follows() {
     for mails in 0..8 {
-        let house = House::new(2, rules_with(|r| r.max_members = 1), || Box::new(Memory::default()));
+        let house = House::new(2, rules_with(|r| r.max_members = 1), memory);
         let room = house.room_at(1);
         let (here, there) = (&house.shards[0], &house.shards[1]);
         let mut bob = house.tab_with_member_only(0, "bob");

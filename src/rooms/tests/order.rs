@@ -1,6 +1,6 @@
 //! One order for all: offsets that rise by one, whoever publishes on whatever shard.
 use super::*;
-use crate::rooms::broker::{Event, Position, Publication};
+use crate::rooms::broker::{Batch, Event, Message, Position, Publication};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 
@@ -54,7 +54,7 @@ async fn a_position_at_a_join_belongs_to_what_follows_it() {
         for turns in 0..60 {
             alice.join(&room, "first");
             alice.answer("first").await;
-            alice.publish(&room, "last words");
+            alice.publish(&room, &format!("last words {turns}"));
             alice.leave(&room, "leave");
             alice.join(&room, "again");
             for _ in 0..turns {
@@ -64,14 +64,15 @@ async fn a_position_at_a_join_belongs_to_what_follows_it() {
             let (again, _) = alice.answer("again").await;
             let at_alice = again["payload"]["position"].clone();
             assert_eq!(at_alice, at_bob);
-            alice.publish(&room, "x");
+            let text = format!("x {turns}");
+            alice.publish(&room, &text);
             let chat = loop {
                 let message = bob.next().await;
                 if message["type"] == "chat_message" {
                     break message;
                 }
             };
-            assert_eq!(chat["payload"]["message"], "x", "{chat}");
+            assert_eq!(chat["payload"]["message"], text, "{chat}");
             assert_eq!(chat["payload"]["position"]["epoch"], at_bob["epoch"]);
             assert_eq!(chat["payload"]["position"]["offset"], at_bob["offset"].as_u64().unwrap() + 1);
             for tab in [&mut alice, &mut bob] {
@@ -91,11 +92,15 @@ async fn a_position_at_a_join_belongs_to_what_follows_it() {
 struct Scripted(Rc<RefCell<VecDeque<Event>>>);
 
 impl Broker for Scripted {
-    fn open(&mut self, _: &RoomKey) {}
+    fn open(&mut self, _: &RoomKey, _: &Arc<config::Rules>) {}
 
     fn shut(&mut self, _: &RoomKey) {}
 
     fn publish(&mut self, _: u64, _: &RoomKey, _: Publication) {}
+
+    fn read(&mut self, _: u64, _: &RoomKey, _: u64, _: Batch) {}
+
+    fn poll_timers(&mut self, _: &mut Context<'_>) {}
 
     fn poll_event(&mut self, _: &mut Context<'_>) -> Poll<Event> {
         self.0.borrow_mut().pop_front().map_or(Poll::Pending, Poll::Ready)
@@ -112,8 +117,10 @@ async fn a_room_is_used_only_when_it_is_open() {
     let opened = |position| Event::Opened { room: key(&room), position };
     let delivered = |position| {
         let message = serde_json::value::RawValue::from_string("\"late\"".into()).unwrap();
-        let publication = Publication { sender: "alice".into(), message_id: "late".into(), message };
-        Event::Delivered { room: key(&room), position, publication }
+        let sender = Some("alice".into());
+        let publication = Publication { sender, message_id: "late".into(), named: true, message };
+        let message = Message::new(&room, position, jiff::Timestamp::now(), &publication);
+        Event::Delivered { room: key(&room), message }
     };
     let say = |event| broker.0.borrow_mut().push_back(event);
     let handle = || {
@@ -150,7 +157,7 @@ async fn a_room_is_used_only_when_it_is_open() {
 /// The loop hands the thread on within a batch: a turn takes its time, whatever waits in the mailbox.
 #[tokio::test(start_paused = true)]
 async fn a_batch_of_large_deliveries_is_taken_in_slices() {
-    let house = House::new(1, rules_with(|r| r.max_members = 10_000), || Box::new(Memory::default()));
+    let house = House::new(1, rules_with(|r| r.max_members = 10_000), memory);
     let rooms = &house.shards[0];
     let tabs: Vec<Tab> = (0..2000).map(|i| house.tab_with_member_only(0, &format!("client-{i}"))).collect();
     for tab in &tabs {
@@ -158,8 +165,8 @@ async fn a_batch_of_large_deliveries_is_taken_in_slices() {
     }
     house.handle_all(rooms);
     let inbox = house.inboxes.borrow_mut().pop().unwrap();
-    for _ in 0..200 {
-        tabs[0].publish("a", "x");
+    for i in 0..200 {
+        tabs[0].publish("a", &format!("x{i}"));
     }
     let last = tabs[1999].seat.handle.clone();
     let before = last.sent.get().0;

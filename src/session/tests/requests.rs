@@ -1,6 +1,7 @@
 //! Requests faster than they are answered.
 use super::*;
-use crate::rooms::broker::{Event, Publication, RoomKey};
+use crate::config::Rules;
+use crate::rooms::broker::{Batch, Event, Publication, RoomKey};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
@@ -27,8 +28,8 @@ impl Gated {
 }
 
 impl Broker for Gated {
-    fn open(&mut self, room: &RoomKey) {
-        self.0.memory.borrow_mut().open(room);
+    fn open(&mut self, room: &RoomKey, rules: &Arc<Rules>) {
+        self.0.memory.borrow_mut().open(room, rules);
     }
 
     fn shut(&mut self, room: &RoomKey) {
@@ -37,6 +38,14 @@ impl Broker for Gated {
 
     fn publish(&mut self, ticket: u64, room: &RoomKey, publication: Publication) {
         self.0.waiting.borrow_mut().push_back((ticket, room.clone(), publication));
+    }
+
+    fn read(&mut self, ticket: u64, room: &RoomKey, after: u64, batch: Batch) {
+        self.0.memory.borrow_mut().read(ticket, room, after, batch);
+    }
+
+    fn poll_timers(&mut self, cx: &mut Context<'_>) {
+        self.0.memory.borrow_mut().poll_timers(cx);
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {

@@ -1,0 +1,178 @@
+//! Who comes into a room and who goes, and what the others see of it.
+use super::{BUSY, Code, Home, Join, Refused};
+use crate::rooms::broker::Batch;
+use crate::rooms::crowd::CROWD;
+use crate::rooms::mail::{Answer, Ask, Except, Joined, Mail, Request, RoomKey, SessionRef, Ticket};
+use crate::rooms::protocol::{Status, push};
+use crate::rooms::room::{Change, Newcomer, Room};
+use crate::rooms::statuses::Said;
+use std::sync::Arc;
+
+impl Home {
+    /// A session joins. Where it has missed something, the broker is asked first whether that is still to be had.
+    pub(super) fn join(&mut self, request: Request) {
+        let Ask::Join(join) = &request.ask else { return };
+        let Some(room) = self.rooms.get_mut(&request.room) else { return };
+        let missed = match (&room.position, &join.since) {
+            (Some(position), Some(since)) if room.rules.latest_only.is_none() && since.epoch == position.epoch => {
+                (since.offset < position.offset).then_some(since.offset)
+            }
+            _ => None,
+        };
+        let Some(after) = missed else { return self.joins(request, false) };
+        let (key, from) = (request.room.clone(), request.from);
+        room.joining.insert(from, (request, Vec::new()));
+        let ticket = self.number();
+        self.reading.insert(ticket, super::Reading::Join { room: key.clone(), from });
+        self.broker.read(ticket, &key, after, Batch { messages: 0, bytes: 0 });
+    }
+
+    /// The broker has said whether what a session missed can be had.
+    pub(super) fn joins_after_all(&mut self, key: &RoomKey, from: SessionRef, kept: bool) {
+        let Some((request, after)) = self.rooms.get_mut(key).and_then(|r| r.joining.remove(&from)) else { return };
+        self.joins(request, kept);
+        for request in after {
+            self.request(request);
+        }
+        self.shut_if_unused(key);
+    }
+
+    /// `kept`: what it has missed can be had.
+    fn joins(&mut self, request: Request, kept: bool) {
+        let Request { room: key, from, client, ticket, ask: Ask::Join(join) } = request else { return };
+        let number = self.number();
+        match self.admit(&key, from, &client, &join, kept.then_some(number)) {
+            Err((code, message)) => {
+                self.answer(from, ticket, Answer::Refused { unjoined: Some(key.clone()), code, message });
+                self.shut_if_unused(&key);
+            }
+            Ok((change, joined)) => {
+                if change != Change::Nothing {
+                    self.shard.metrics().member_joined();
+                }
+                // Before the answer: the session that joins is not yet among those it is delivered to.
+                if let Change::Client { visible } = change {
+                    self.came(&key, &client, visible);
+                }
+                self.answer(from, ticket, Answer::Joined(Box::new(joined)));
+            }
+        }
+    }
+
+    fn admit(
+        &mut self,
+        key: &RoomKey,
+        session: SessionRef,
+        client: &Arc<str>,
+        join: &Join,
+        recovers: Option<u64>,
+    ) -> Result<(Change, Joined), Refused> {
+        let max_rooms = self.shared.rules.max_rooms_per_client;
+        let room = self.rooms.get_mut(key).ok_or(BUSY)?;
+        let position = room.position.clone().ok_or(BUSY)?;
+        if room.behind(session.shard).is_some() {
+            return Err(BUSY);
+        }
+        if !room.has_client(client) && room.count() >= room.rules.max_members {
+            return Err((Code::RoomFull, "the room is full"));
+        }
+        let new = Newcomer { client, session, deflate: join.deflate, said: join.said.clone(), recovers };
+        let change =
+            room.join(new, || join.rooms.enter(max_rooms)).ok_or((Code::RoomFull, "you are in too many rooms"))?;
+        let conflated = room.rules.latest_only.is_some();
+        let since = join.since.as_ref();
+        let joined = Joined {
+            room: key.clone(),
+            count: room.count_for(client),
+            recovered: since.map(|since| !conflated && (recovers.is_some() || *since == position)),
+            missed_after: since.filter(|_| recovers.is_some()).map(|since| since.offset),
+            position,
+            conflated,
+        };
+        Ok((change, joined))
+    }
+
+    /// `ticket`: what the answer goes with, where one is wanted.
+    pub(super) fn leave(&mut self, key: &RoomKey, from: SessionRef, client: &Arc<str>, ticket: Option<Ticket>) {
+        let change = self.rooms.get_mut(key).map_or(Change::Nothing, |room| room.leave(client, from));
+        match ticket {
+            Some(ticket) if change == Change::Nothing => {
+                let (code, message) = super::NOT_JOINED;
+                self.answer(from, ticket, Answer::Refused { unjoined: None, code, message });
+            }
+            // Before the presence: the session that leaves is not among those it is delivered to.
+            Some(ticket) => self.answer(from, ticket, Answer::Left { room: key.clone() }),
+            None => (),
+        }
+        self.went(key, client, change);
+        self.shut_if_unused(key);
+    }
+
+    /// The membership of a client ends by the gateway's will. How many sessions it had.
+    pub(super) fn expel(&mut self, key: &RoomKey, client: &Arc<str>, code: Code) -> usize {
+        let sessions = self.rooms.get(key).map(|room| room.sessions_of(client)).unwrap_or_default();
+        for session in &sessions {
+            let change = self.rooms.get_mut(key).map_or(Change::Nothing, |room| room.leave(client, *session));
+            let mail = Mail::Expelled { to: *session, room: key.clone(), code };
+            self.shared.post.send(usize::from(session.shard), mail);
+            self.went(key, client, change);
+        }
+        self.shut_if_unused(key);
+        sessions.len()
+    }
+
+    /// The members on this shard lost their place and know it.
+    pub(in crate::rooms) fn lost(&mut self, key: &RoomKey, shard: u16, loss: u64) {
+        // A room that emptied meanwhile, and came to be anew, has lost nothing.
+        let Some(room) = self.rooms.get_mut(key).filter(|room| room.behind(shard) == Some(loss)) else { return };
+        for (client, change) in room.leave_shard(shard) {
+            self.went(key, &client, change);
+        }
+        self.shut_if_unused(key);
+    }
+
+    fn came(&mut self, key: &RoomKey, client: &Arc<str>, visible: bool) {
+        if visible {
+            self.presence(key, client, &Status::Online);
+        }
+    }
+
+    /// A session is a member no more, and that was its last one or not.
+    pub(super) fn went(&mut self, key: &RoomKey, client: &Arc<str>, change: Change) {
+        if change != Change::Nothing {
+            self.shard.metrics().members_left(1);
+        }
+        if let Change::Client { visible } = change {
+            self.stops_typing(key, client, visible);
+            if visible {
+                self.presence(key, client, &Status::Offline);
+            }
+        }
+    }
+
+    /// A client has changed its status.
+    pub(super) fn status(&mut self, key: &RoomKey, client: &Arc<str>, said: Arc<Said>) {
+        let Some((before, after)) = self.rooms.get_mut(key).and_then(|room| room.say(client, said)) else { return };
+        let crowded = self.rooms.get(key).is_some_and(|room| room.count() > CROWD);
+        if after == Status::Offline {
+            self.stops_typing(key, client, true);
+        }
+        // In a crowd only who comes and goes is counted.
+        if !crowded || before == Status::Offline || after == Status::Offline {
+            self.presence(key, client, &after);
+        }
+    }
+
+    /// Tells the others of a client's status, or counts it where the room is crowded.
+    fn presence(&mut self, key: &RoomKey, client: &Arc<str>, status: &Status) {
+        if !self.shared.rules.presence {
+            return;
+        }
+        if self.rooms.get(key).map_or(0, Room::count) > CROWD {
+            self.crowds.note(key, status);
+        } else {
+            let text = push::presence(&key.name, client, status);
+            self.push(key, &text, Except::Client(client.clone()));
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What a home asks the broker to read again: for members that recover, shards that catch up, and servers.
+use super::Home;
+use crate::rooms::broker::{Batch, Message};
+use crate::rooms::desk::{HistoryView, Reply};
+use crate::rooms::mail::{Feed, Frame, Kind, Mail, RoomKey, SessionRef};
+use std::sync::Arc;
+
+/// What a member that recovers, or a shard that catches up, is sent at once.
+const BATCH: Batch = Batch { messages: 256, bytes: 64 * 1024 };
+
+/// A question that the broker has yet to answer.
+pub(super) enum Reading {
+    /// Whether what a session missed can be had.
+    Join { room: RoomKey, from: SessionRef },
+    /// The next messages for a member that recovers; `number` names its recovery.
+    Feed { room: RoomKey, from: SessionRef, client: Arc<str>, number: u64, after: u64 },
+    /// The next messages for a shard.
+    CatchUp { room: RoomKey, shard: u16, loss: u64 },
+    /// For a server. `lost`: what it asked for is gone, and it gets what is left.
+    History { room: RoomKey, asked: Asked, lost: bool, reply: Reply<Option<HistoryView>> },
+}
+
+/// How a server asked.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    /// From an offset on, and not for the last messages.
+    pub(super) from_offset: bool,
+    /// Most messages.
+    pub(super) limit: usize,
+}
+
+/// Bytes of one answer to a server.
+const HISTORY_BYTES_MAX: usize = 8 << 20;
+
+impl Home {
+    /// A member that recovers can take more.
+    pub(super) fn more(&mut self, room: RoomKey, from: SessionRef, client: Arc<str>, after: u64) {
+        let seat = self.rooms.get_mut(&room).and_then(|r| r.seat(&client, from));
+        let Some(number) = seat.and_then(|seat| seat.recovers) else {
+            return self.feed(from, &room, Feed::Stale);
+        };
+        let ticket = self.number();
+        self.reading.insert(ticket, Reading::Feed { room: room.clone(), from, client, number, after });
+        self.broker.read(ticket, &room, after, BATCH);
+    }
+
+    /// A shard that fell behind can take more.
+    pub(in crate::rooms) fn catch_up(&mut self, room: RoomKey, shard: u16, loss: u64, after: u64) {
+        if self.rooms.get(&room).is_some_and(|r| r.behind(shard) == Some(loss)) {
+            let ticket = self.number();
+            self.reading.insert(ticket, Reading::CatchUp { room: room.clone(), shard, loss });
+            self.broker.read(ticket, &room, after, BATCH);
+        }
+    }
+
+    pub(super) fn was_read(&mut self, ticket: u64, messages: Option<Vec<Message>>, oldest: Option<u64>) {
+        match self.reading.remove(&ticket) {
+            None => (),
+            Some(Reading::Join { room, from }) => self.joins_after_all(&room, from, messages.is_some()),
+            Some(Reading::Feed { room, from, client, number, after }) => {
+                self.fed(&room, from, &client, (number, after), messages);
+            }
+            Some(Reading::CatchUp { room, shard, loss }) => self.caught_up(&room, shard, loss, messages),
+            Some(Reading::History { room, asked, lost, reply }) => match (messages, oldest) {
+                (None, Some(oldest)) if !lost => {
+                    let again = Reading::History { room: room.clone(), asked, lost: true, reply };
+                    self.read_history(&room, oldest - 1, again);
+                }
+                (messages, _) => {
+                    let position = self.rooms.get(&room).and_then(|r| r.position.clone());
+                    let lost = asked.from_offset && (lost || messages.is_none());
+                    let messages = messages.unwrap_or_default().iter().map(Message::text).collect();
+                    let _ = reply.send(position.map(|position| HistoryView { messages, lost, position }));
+                    self.server_was_answered(&room);
+                }
+            },
+        }
+    }
+
+    pub(super) fn read_history(&mut self, room: &RoomKey, after: u64, reading: Reading) {
+        let Reading::History { asked, .. } = &reading else { return };
+        let batch = Batch { messages: asked.limit, bytes: HISTORY_BYTES_MAX };
+        let ticket = self.number();
+        self.reading.insert(ticket, reading);
+        self.broker.read(ticket, room, after, batch);
+    }
+
+    fn fed(
+        &mut self,
+        key: &RoomKey,
+        from: SessionRef,
+        client: &Arc<str>,
+        (number, after): (u64, u64),
+        messages: Option<Vec<Message>>,
+    ) {
+        let Some(room) = self.rooms.get_mut(key) else { return self.feed(from, key, Feed::Stale) };
+        // A shard that fell behind is sent again what its members recover: they would get it twice.
+        let behind = room.behind(from.shard).is_some();
+        let known = room.position.as_ref().map_or(0, |position| position.offset);
+        let Some(seat) = room.seat(client, from).filter(|seat| seat.recovers == Some(number)) else {
+            return self.feed(from, key, Feed::Stale);
+        };
+        let Some(messages) = messages.filter(|_| !behind) else {
+            let change = room.leave(client, from);
+            self.feed(from, key, Feed::Overtaken);
+            self.went(key, client, change);
+            return self.shut_if_unused(key);
+        };
+        // What was not delivered yet will be.
+        let ready = messages.iter().take_while(|m| m.position.offset <= known);
+        let last = ready.clone().last().map_or(after, |m| m.position.offset);
+        let live = last >= known;
+        if live {
+            seat.recovers = None;
+        }
+        let frames = ready.map(|m| m.frame.clone()).collect();
+        self.feed(from, key, Feed::Messages { frames, last, live });
+    }
+
+    fn caught_up(&mut self, key: &RoomKey, shard: u16, loss: u64, messages: Option<Vec<Message>>) {
+        let Some(room) = self.rooms.get_mut(key).filter(|r| r.behind(shard) == Some(loss)) else { return };
+        let known = room.position.as_ref().map_or(0, |position| position.offset);
+        let Some(messages) = messages else {
+            let mail = Mail::Overtaken { room: key.clone(), loss };
+            return self.shared.post.send(usize::from(shard), mail);
+        };
+        for message in messages.iter().filter(|m| m.position.offset <= known) {
+            let frame = Frame { plain: message.frame.clone(), deflated: None, payload: message.text().len() };
+            let (to, kind) = (key.clone(), Kind::Chat(message.position.offset));
+            if !self.shared.post.deliver(usize::from(shard), to, frame, kind) {
+                return self.shared.post.send(usize::from(shard), Mail::Behind { room: key.clone(), loss });
+            }
+            if message.position.offset == known {
+                return room.caught_up(shard);
+            }
+        }
+        self.shared.post.send(usize::from(shard), Mail::Behind { room: key.clone(), loss });
+    }
+}

@@ -1,0 +1,106 @@
+//! Things that are due at some time, with one timer for all of them.
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Keys by the time at which they are due. A key that is entered twice comes twice; whoever takes it looks whether it
+/// is still of interest.
+pub struct Schedule<K> {
+    heap: BinaryHeap<Reverse<Due<K>>>,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Tells apart, and keeps in order, what is due at one time.
+    next: u64,
+}
+
+struct Due<K> {
+    at: Instant,
+    number: u64,
+    key: K,
+}
+
+impl<K> PartialEq for Due<K> {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl<K> Eq for Due<K> {}
+
+impl<K> PartialOrd for Due<K> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<K> Ord for Due<K> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+impl<K> Default for Schedule<K> {
+    fn default() -> Self {
+        Schedule { heap: BinaryHeap::new(), timer: None, next: 0 }
+    }
+}
+
+impl<K> Schedule<K> {
+    /// Has `key` come at this time.
+    pub fn enter(&mut self, at: Instant, key: K) {
+        self.next += 1;
+        self.heap.push(Reverse(Due { at, number: self.next, key }));
+    }
+
+    /// The next key that is due.
+    pub fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<K> {
+        let Some(Reverse(first)) = self.heap.peek() else {
+            self.timer = None;
+            return Poll::Pending;
+        };
+        if poll_until(&mut self.timer, first.at, cx).is_pending() {
+            return Poll::Pending;
+        }
+        let due = self.heap.pop();
+        if self.heap.capacity() > 4 * self.heap.len().max(64) {
+            self.heap.shrink_to(2 * self.heap.len());
+        }
+        due.map_or(Poll::Pending, |Reverse(due)| Poll::Ready(due.key))
+    }
+}
+
+/// Ready when the time has come; else the task is woken then. The timer is kept for the next time.
+pub fn poll_until(timer: &mut Option<Pin<Box<Sleep>>>, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    // A timer that is polled often in one turn is put off by the runtime.
+    if at <= Instant::now() {
+        return Poll::Ready(());
+    }
+    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+    if timer.deadline() != at {
+        timer.as_mut().reset(at);
+    }
+    timer.as_mut().poll(cx)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_due_comes_in_order_also_what_was_entered_later() {
+        let mut schedule = Schedule::default();
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        schedule.enter(at(5), "five");
+        assert!(poll_fn(|cx| Poll::Ready(schedule.poll_due(cx).is_pending())).await);
+        schedule.enter(at(2), "two");
+        schedule.enter(at(2), "two again");
+        for (key, seconds) in [("two", 2), ("two again", 2), ("five", 5)] {
+            assert_eq!(poll_fn(|cx| schedule.poll_due(cx)).await, key);
+            assert_eq!(start.elapsed().as_secs(), seconds);
+        }
+    }
+}

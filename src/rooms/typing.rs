@@ -1,0 +1,122 @@
+//! Who is typing in a room, and what of it the others are told.
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A client's start is told at most once in this time.
+const TELL_EVERY: Duration = Duration::from_secs(2);
+
+/// The clients that type, or have just stopped.
+#[derive(Default)]
+pub struct Typing {
+    clients: BTreeMap<Arc<str>, Typist>,
+}
+
+struct Typist {
+    /// When its last start was told.
+    told_at: Instant,
+    /// The others believe that it types.
+    shown: bool,
+    /// It types until then; `None`: it has stopped.
+    until: Option<Instant>,
+}
+
+/// What is to be done.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Tell the others that it has begun, or has stopped.
+    pub tell: Option<bool>,
+    /// Look at it again then ([`Typing::due`]).
+    pub look_at: Option<Instant>,
+}
+
+impl Typing {
+    /// A client types, for `expiry` from now on.
+    pub fn start(&mut self, client: &Arc<str>, now: Instant, expiry: Duration) -> Outcome {
+        let until = now + expiry;
+        let Some(typist) = self.clients.get_mut(client) else {
+            self.clients.insert(client.clone(), Typist { told_at: now, shown: true, until: Some(until) });
+            return Outcome { tell: Some(true), look_at: Some(until) };
+        };
+        let looked_at = typist.until.replace(until).is_some();
+        let free_at = typist.told_at + TELL_EVERY;
+        if now >= free_at {
+            typist.told_at = now;
+            typist.shown = true;
+            // One that types is looked at when it was to expire.
+            return Outcome { tell: Some(true), look_at: (!looked_at).then_some(until) };
+        }
+        Outcome { tell: None, look_at: (!typist.shown).then_some(free_at) }
+    }
+
+    /// A client has stopped, or has left.
+    pub fn stop(&mut self, client: &str) -> Outcome {
+        let Some(typist) = self.clients.get_mut(client) else { return Outcome::default() };
+        typist.until = None;
+        let shown = std::mem::take(&mut typist.shown);
+        // Until then it is remembered, so that starting and stopping is no way round the bound.
+        Outcome { tell: shown.then_some(false), look_at: Some(typist.told_at + TELL_EVERY) }
+    }
+
+    /// Looks at a client whose time may have come.
+    pub fn due(&mut self, client: &Arc<str>, now: Instant) -> Outcome {
+        let Some(typist) = self.clients.get_mut(client) else { return Outcome::default() };
+        let free_at = typist.told_at + TELL_EVERY;
+        match typist.until {
+            Some(until) if until <= now => self.stop(client),
+            Some(until) if !typist.shown && free_at <= now => {
+                typist.told_at = now;
+                typist.shown = true;
+                Outcome { tell: Some(true), look_at: Some(until) }
+            }
+            Some(until) => Outcome { tell: None, look_at: Some(if typist.shown { until } else { free_at }) },
+            None if free_at <= now => {
+                self.clients.remove(client);
+                Outcome::default()
+            }
+            None => Outcome { tell: None, look_at: Some(free_at) },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXPIRY: Duration = Duration::from_secs(5);
+
+    fn after(start: Instant, ms: u64) -> Instant {
+        start + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_start_is_told_once_in_two_seconds_and_ends_by_itself() {
+        let (mut typing, alice, start) = (Typing::default(), Arc::from("alice"), Instant::now());
+        assert_eq!(typing.start(&alice, start, EXPIRY).tell, Some(true));
+        for ms in [10, 1000, 1999] {
+            assert_eq!(typing.start(&alice, after(start, ms), EXPIRY), Outcome::default());
+        }
+        assert_eq!(typing.start(&alice, after(start, 2000), EXPIRY).tell, Some(true));
+        // It was to be looked at when the first start expired; the last one has moved that.
+        let outcome = typing.due(&alice, after(start, 5000));
+        assert_eq!(outcome, Outcome { tell: None, look_at: Some(after(start, 7000)) });
+        assert_eq!(typing.due(&alice, after(start, 7000)).tell, Some(false));
+        assert_eq!(typing.stop("alice").tell, None);
+        typing.due(&alice, after(start, 9000));
+        assert!(typing.clients.is_empty());
+    }
+
+    #[test]
+    fn starting_anew_at_once_is_told_when_the_time_has_come() {
+        let (mut typing, alice, start) = (Typing::default(), Arc::from("alice"), Instant::now());
+        typing.start(&alice, start, EXPIRY);
+        assert_eq!(typing.stop("alice").tell, Some(false));
+        assert_eq!(typing.stop("alice").tell, None);
+        let again = typing.start(&alice, after(start, 500), EXPIRY);
+        assert_eq!(again, Outcome { tell: None, look_at: Some(after(start, 2000)) });
+        let due = typing.due(&alice, after(start, 2000));
+        assert_eq!(due, Outcome { tell: Some(true), look_at: Some(after(start, 5500)) });
+        assert_eq!(typing.stop("bob"), Outcome::default());
+    }
+}
