@@ -370,6 +370,23 @@ async fn namespaces_do_not_see_each_other() {
 }
 
 #[tokio::test]
+async fn a_ban_outlives_a_kill() {
+    let folder = Folder::new();
+    let store = format!("[rooms.store]\npath = {:?}\n", folder.path().join("store"));
+    let config = format!("{PLAIN}{SECRET_AUTH}{ROOMS}{ADMIN}{store}");
+    let mut gateway = Gateway::start(&config).await;
+    done(&gateway, "PUT", "/api/bans/J%C3%BCrgen", json!({"room_id": "tea", "reason": "spam"})).await;
+    done(&gateway, "PUT", "/api/bans/bob", json!({})).await;
+    done(&gateway, "DELETE", "/api/bans/bob", Value::Null).await;
+    let before = get(&gateway, "/api/bans").await;
+    assert_eq!((before["bans"].as_array().unwrap().len(), &before["bans"][0]["client_id"]), (1, &json!("Jürgen")));
+    gateway.signal("KILL");
+    gateway.exit().await;
+    let gateway = Gateway::start(&config).await;
+    assert_eq!(get(&gateway, "/api/bans").await, before);
+}
+
+#[tokio::test]
 async fn a_drain_is_as_sigterm() {
     let config = format!("[server]\ndrain = \"500ms\"\n{PLAIN}{OPEN}{ECHO}{ADMIN}{NO_LIMITS}");
     let mut gateway = Gateway::start(&config).await;
