@@ -35,6 +35,9 @@ pub struct Place {
     /// Bind connection i to 127.0.0.(2 + i / 20000) to get past the port limit
     #[arg(long)]
     spread: bool,
+    /// The server is `wsload floor`: no protocol, texts are all that there is
+    #[arg(skip)]
+    floor: bool,
 }
 
 impl Place {
@@ -53,6 +56,9 @@ pub enum Rooms {
         /// Messages published
         #[arg(short = 'm', long, default_value_t = 100)]
         messages: u64,
+        /// The server is `wsload floor`, at /sub: nobody joins, and the text is sent to all as it is
+        #[arg(long)]
+        floor: bool,
     },
     /// --clients in rooms of --members; every one publishes, its next message when it sees the one before
     Grid {
@@ -89,7 +95,7 @@ pub enum Rooms {
 /// Runs one of them.
 pub async fn run(what: Rooms) -> Result<Report, String> {
     match what {
-        Rooms::Fanout { place, messages } => fanout::run(&place, messages).await,
+        Rooms::Fanout { place, messages, floor } => fanout::run(&Place { floor, ..place }, messages).await,
         Rooms::Grid { place, members, messages } => grid::run(&place, members, messages).await,
         Rooms::Joins { place, presence } => joins::run(&place, presence).await,
         Rooms::Recovery { place, messages, presence } => recovery::run(&place, messages, presence).await,

@@ -123,14 +123,14 @@ impl<E: Ear> Group<E> {
         let target = Target::new(&place.url, true)?;
         let opening = Opening {
             headers: place.headers.clone(),
-            init_until: Some("connection_established".into()),
+            init_until: (!place.floor).then(|| "connection_established".into()),
             spread: place.spread,
             ..Opening::default()
         };
         let tally = Arc::new(Tally::new(place.within()));
         let mut group =
             Group { tally, speakers: Vec::new(), tasks: JoinSet::new(), joins: Vec::new(), begins: Vec::new() };
-        for first in numbers.clone().step_by(WAVE) {
+        for first in (numbers.start..numbers.end).step_by(WAVE) {
             let mut wave = JoinSet::new();
             for i in first..numbers.end.min(first + WAVE) {
                 let (target, opening, within) = (target.clone(), opening.clone(), place.within());
@@ -222,10 +222,12 @@ async fn attend<E: Ear>(
             Ok(answer) => say.extend(answer),
             Err(e) => wrong = wrong.take().or(Some(e)),
         };
-        // What is read is kept where an order comes first: reading goes on with the next turn.
+        // Orders first: at the end nobody hears how the others leave. What is read when one comes is
+        // kept for the next turn.
         let ordered = tokio::select! {
-            read = conn.read_messages(hear) => read.map(|_| None)?,
+            biased;
             order = orders.recv() => Some(order),
+            read = conn.read_messages(hear) => read.map(|_| None)?,
         };
         if let Some(fault) = wrong {
             return Err(fault);

@@ -9,8 +9,10 @@ use std::time::Instant;
 /// Measures deliveries to all members; a tenth as many messages go before.
 pub async fn run(place: &Place, messages: u64) -> Result<Report, String> {
     let others = place.clients.checked_sub(1).filter(|n| *n > 0).ok_or("a room needs two clients at least")?;
-    let mut group = Group::open(place, 0..others, |_| Listener::new(place.size, None)).await?;
-    group.join().await?;
+    let mut group = Group::open(place, 0..others, |_| Listener::new(place, None)).await?;
+    if !place.floor {
+        group.join().await?;
+    }
     let mut publisher = Publisher::open(place).await?;
     publisher.calm().await?;
     for _ in 0..messages.div_ceil(10) {

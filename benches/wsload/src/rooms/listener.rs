@@ -18,9 +18,13 @@ pub struct Listener {
 
 impl Listener {
     /// One that has not joined; with `since` it is owed what came after.
-    pub fn new(size: usize, since: Option<Position>) -> Listener {
-        Listener { seat: Seat::new(ROOM.into(), since), size, members: Arc::default() }
+    pub fn new(place: &Place, since: Option<Position>) -> Listener {
+        Listener { seat: seat(place, since), size: place.size, members: Arc::default() }
     }
+}
+
+fn seat(place: &Place, since: Option<Position>) -> Seat {
+    if place.floor { Seat::bare() } else { Seat::new(ROOM.into(), since) }
 }
 
 /// The text of the message at `offset`.
@@ -50,7 +54,11 @@ impl Ear for Listener {
 /// The member that publishes, one message after the other.
 pub struct Publisher {
     group: Group<Listener>,
+    /// Makes its requests.
+    seat: Seat,
     size: usize,
+    /// What it hears of each message.
+    echoes: u64,
     offset: u64,
     members: Arc<AtomicU64>,
 }
@@ -59,22 +67,25 @@ impl Publisher {
     /// Opens it, with a number after all others, and joins.
     pub async fn open(place: &Place) -> Result<Publisher, String> {
         let members = Arc::new(AtomicU64::new(0));
-        let ear = |_| Listener { members: members.clone(), ..Listener::new(place.size, None) };
+        let ear = |_| Listener { members: members.clone(), ..Listener::new(place, None) };
         let mut group = Group::open(place, 1_000_000..1_000_001, ear).await?;
-        group.join().await?;
-        Ok(Publisher { group, size: place.size, offset: 0, members })
+        if !place.floor {
+            group.join().await?;
+        }
+        let echoes = if place.floor { 1 } else { 2 };
+        Ok(Publisher { group, seat: seat(place, None), size: place.size, echoes, offset: 0, members })
     }
 
     /// Publishes the next message; returns when it has its place and has come back.
     pub async fn publish(&mut self) -> Result<(), String> {
         self.offset += 1;
-        self.group.order(0, Seat::new(ROOM.into(), None).publish(&text_at(self.offset, self.size)));
-        self.group.tally.reach(2, "answers to a message and deliveries of it to the publisher").await
+        self.group.order(0, self.seat.publish(&text_at(self.offset, self.size)));
+        self.group.tally.reach(self.echoes, "answers to a message and deliveries of it to the publisher").await
     }
 
     /// How many members the room has.
     pub async fn count(&self) -> Result<u64, String> {
-        self.group.order(0, Seat::new(ROOM.into(), None).members());
+        self.group.order(0, self.seat.members());
         self.group.tally.reach(1, "answers to room_members").await?;
         Ok(self.members.load(Relaxed))
     }

@@ -12,7 +12,7 @@ const BEFORE: u64 = 10;
 /// Measures joins with `since` and the deliveries of all that was missed; with `presence` also its pushes.
 pub async fn run(place: &Place, messages: u64, presence: bool) -> Result<Report, String> {
     let clients = place.clients as u64;
-    let mut group = Group::open(place, 0..place.clients, |_| Listener::new(place.size, None)).await?;
+    let mut group = Group::open(place, 0..place.clients, |_| Listener::new(place, None)).await?;
     group.join().await?;
     let mut publisher = Publisher::open(place).await?;
     for _ in 0..BEFORE {
@@ -26,7 +26,7 @@ pub async fn run(place: &Place, messages: u64, presence: bool) -> Result<Report,
         publisher.publish().await?;
     }
     let since: Vec<_> = cut.into_iter().map(|listener| listener.seat.position).collect();
-    let group = Group::open(place, 0..place.clients, |i| Listener::new(place.size, since[i].clone())).await?;
+    let group = Group::open(place, 0..place.clients, |i| Listener::new(place, since[i].clone())).await?;
     publisher.calm().await?;
     let (cpu0, started) = (proc::cpu(&place.pids), Instant::now());
     group.storm();
