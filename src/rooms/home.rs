@@ -205,6 +205,7 @@ impl Home {
             Ask::Join(_) => self.join(request),
             Ask::Leave => self.leave(&request.room, request.from, &request.client, Some(request.ticket)),
             Ask::Gone => self.leave(&request.room, request.from, &request.client, None),
+            Ask::Forbidden => self.forbid(&request.room, request.from, &request.client),
             Ask::Status(said) => self.status(&request.room, &request.client, said),
             Ask::More { after } => self.more(request.room, request.from, request.client, after),
             Ask::Presences { ref clients } => {
@@ -260,7 +261,7 @@ impl Home {
 
     fn refuse(&self, request: &Request, code: Code, message: &'static str) {
         let answer = match request.ask {
-            Ask::Gone | Ask::Status(_) => return,
+            Ask::Gone | Ask::Forbidden | Ask::Status(_) => return,
             Ask::More { .. } => return self.feed(request.from, &request.room, Feed::Stale),
             Ask::Presences { .. } => Answer::Presences { found: Vec::new(), whole: false },
             Ask::Join(_) => Answer::Refused { unjoined: Some(request.room.clone()), code, message },

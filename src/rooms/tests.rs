@@ -105,7 +105,7 @@ struct House {
 
 impl House {
     fn new(shards: usize, rules: config::Rooms, broker: impl Fn() -> Box<dyn Broker>) -> House {
-        let (shared, inboxes) = Shared::new(shards, Arc::new(rules));
+        let (shared, inboxes) = Shared::new(shards, Parts::alone(rules));
         let metrics = Metrics::new(shards);
         let shard = |i| Rooms::with_broker(shared.clone(), Shard::new(i, metrics.clone()), broker());
         House {
