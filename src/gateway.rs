@@ -4,6 +4,7 @@ mod thread;
 
 use crate::admin;
 use crate::admission::{Gate, token};
+use crate::bans::Bans;
 use crate::config::{Config, KeySource};
 use crate::health::{Health, STALE_AFTER};
 use crate::limits::Limiter;
@@ -11,6 +12,7 @@ use crate::listen::{Acceptor, Bound, Intake, Sockets, bind};
 use crate::metrics::Metrics;
 use crate::notify::{Notifier, watchdog_period};
 use crate::rooms::Shared;
+use crate::rooms::desk::Desk;
 use crate::tls::{self, Tls};
 use crate::upstream::Upstreams;
 use std::io;
@@ -37,6 +39,7 @@ struct Parts {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     draining: Arc<AtomicBool>,
+    bans: Arc<Bans>,
 }
 
 /// Runs the gateway until a signal ends it.
@@ -78,16 +81,17 @@ async fn serve(config: Arc<Config>, program: &str) -> Result<(), String> {
     let parts = Parts::new(config.clone())?;
     let bound = bind(&config)?;
     let admin = bind_admin(&config).await?;
-    let (mut shards, intakes) = parts.start_shards()?;
+    let (mut shards, intakes, desk) = parts.start_shards()?;
+    let admin_state = parts.admin_state(desk);
     let acceptor = Arc::new(Acceptor::new(parts.gate.clone(), parts.metrics.clone(), intakes.clone()));
     let addresses: Vec<(usize, String)> = bound.iter().map(|b| (b.listener, b.address.clone())).collect();
     announce(&config, &addresses);
     let mut accepting = accept(acceptor, bound);
     let mut serving = JoinSet::new();
-    if let Some((listener, state)) = admin.zip(parts.admin_state()) {
+    if let Some((listener, state)) = admin.zip(admin_state.clone()) {
         serving.spawn(admin::serve(listener, state));
     }
-    serving.spawn(sweep(parts.limiter.clone()));
+    serving.spawn(sweep(parts.limiter.clone(), parts.bans.clone()));
     if let Some(period) = watchdog_period() {
         let (health, notifier) = (parts.health.clone(), notifier.clone());
         serving.spawn(async move { notifier.watch(period, &health).await });
@@ -98,6 +102,7 @@ async fn serve(config: Arc<Config>, program: &str) -> Result<(), String> {
     loop {
         tokio::select! {
             () = signals.stop.next() => break,
+            () = drain_asked(admin_state.as_deref()) => break,
             _ = signals.reload.recv() => (),
             died = shards.next_end() => return Err(died),
         }
@@ -105,6 +110,7 @@ async fn serve(config: Arc<Config>, program: &str) -> Result<(), String> {
         tokio::select! {
             () = parts.reload() => notifier.ready("serving"),
             () = signals.stop.next() => break,
+            () = drain_asked(admin_state.as_deref()) => break,
             died = shards.next_end() => return Err(died),
         }
     }
@@ -126,6 +132,14 @@ async fn serve(config: Arc<Config>, program: &str) -> Result<(), String> {
         () = signals.stop.next() => tracing::warn!("stopped at once by a second signal"),
     }
     Ok(())
+}
+
+/// Ends when the admin interface was told to drain.
+async fn drain_asked(admin: Option<&admin::State>) {
+    match admin {
+        Some(state) => state.drain.notified().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// What `serve` would miss of the files that the configuration names: keys and certificates that cannot be
@@ -204,11 +218,12 @@ impl Parts {
             metrics: Metrics::new(config.server.shards),
             health: Arc::new(Health::new(config.server.shards, Instant::now())),
             draining: Arc::default(),
+            bans: Bans::load(config.rooms.store.clone(), None, &config.namespaces).map_err(|e| e.to_string())?,
             config,
         })
     }
 
-    fn start_shards(&self) -> Result<(Running, Vec<Intake>), String> {
+    fn start_shards(&self) -> Result<(Running, Vec<Intake>, Desk), String> {
         let config = &self.config;
         let (shared, inboxes) = Shared::new(config.server.shards, Arc::new(config.rooms.clone()));
         let upstreams = Upstreams::new(&config.upstreams);
@@ -226,12 +241,20 @@ impl Parts {
             shared: shared.clone(),
             inbox,
         });
-        Running::start(parts.collect())
+        let (running, intakes) = Running::start(parts.collect())?;
+        Ok((running, intakes, Desk::new(shared)))
     }
 
-    fn admin_state(&self) -> Option<Arc<admin::State>> {
-        let config = self.config.admin.clone()?;
-        Some(Arc::new(admin::State { metrics: self.metrics.clone(), health: self.health.clone(), config }))
+    fn admin_state(&self, desk: Desk) -> Option<Arc<admin::State>> {
+        let (admin, config) = (self.config.admin.clone()?, self.config.clone());
+        Some(Arc::new(admin::State::new(
+            admin,
+            config,
+            self.metrics.clone(),
+            self.health.clone(),
+            desk,
+            self.bans.clone(),
+        )))
     }
 
     /// Reads certificates and keys again, on a thread of its own: no socket waits for a disk.
@@ -273,10 +296,11 @@ fn accept(acceptor: Arc<Acceptor>, bound: Vec<Bound>) -> JoinSet<()> {
     accepting
 }
 
-async fn sweep(limiter: Arc<Limiter>) {
+async fn sweep(limiter: Arc<Limiter>, bans: Arc<Bans>) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
         limiter.sweep();
+        bans.sweep();
     }
 }
 

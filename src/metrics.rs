@@ -60,6 +60,18 @@ impl Metrics {
         &self.blocks.shards[self.blocks.shards.len() - 1]
     }
 
+    /// What there is now, added up as a scrape adds it.
+    pub fn levels(&self) -> Levels {
+        let blocks = &self.blocks;
+        let sessions = |&service: &ServiceLabel| (service, blocks.level(|s| &s.sessions[service as usize]));
+        Levels {
+            uptime: blocks.started.elapsed().unwrap_or_default(),
+            connections: blocks.level(|s| &s.connections),
+            sessions: ServiceLabel::ALL.iter().map(sessions).collect(),
+            rooms: blocks.level(|s| &s.rooms),
+        }
+    }
+
     /// All families in the Prometheus text format, [`CONTENT_TYPE`].
     pub fn encode(&self) -> String {
         let mut text = String::with_capacity(32 * 1024);
@@ -67,6 +79,19 @@ impl Metrics {
         let _ = prometheus_text::encode(&mut text, &self.registry);
         text
     }
+}
+
+/// What there is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Levels {
+    /// Since the start.
+    pub uptime: Duration,
+    /// TCP and Unix connections.
+    pub connections: i64,
+    /// WebSocket sessions of each service.
+    pub sessions: Vec<(ServiceLabel, i64)>,
+    /// Rooms.
+    pub rooms: i64,
 }
 
 /// Something that goes up and down. A block may hold a negative part of the sum: what one thread

@@ -1,9 +1,12 @@
 //! What the admin interface answers: text, or a fault as JSON with its status.
 use crate::close::Code;
+use crate::rooms::desk::Refusal;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
+use serde_json::{Value, json};
+use std::borrow::Cow;
 
 /// An answer with all its headers.
 #[derive(Debug)]
@@ -18,6 +21,16 @@ impl Answer {
     /// 200, `ok`.
     pub fn ok() -> Answer {
         Answer::text("text/plain; charset=utf-8", "ok")
+    }
+
+    /// A JSON value.
+    pub fn json(status: StatusCode, body: &Value) -> Answer {
+        Answer::json_text(status, body.to_string())
+    }
+
+    /// JSON that is text already.
+    pub fn json_text(status: StatusCode, body: String) -> Answer {
+        Answer::new(status, "application/json", body.into())
     }
 
     fn new(status: StatusCode, media_type: &'static str, body: Bytes) -> Answer {
@@ -38,45 +51,99 @@ impl Answer {
 /// Why a call was not answered.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// 400: the head is not what a client of this interface sends.
-    BadRequest(&'static str),
+    /// 400: not what a client of this interface sends.
+    BadRequest(Cow<'static, str>),
     /// 401: no token came.
     TokenMissing,
     /// 401: another token came.
     TokenWrong,
     /// 403: another web site's page asks.
     Origin,
-    /// 404.
+    /// 404: no such call.
     NotFound,
+    /// 404: what the call is about is not there.
+    Missing(&'static str),
     /// 405.
     Method {
         /// The value of `Allow`.
         allowed: &'static str,
     },
+    /// 408: the body did not come in time.
+    Slow,
+    /// 413.
+    TooLarge(Cow<'static, str>),
+    /// 415.
+    MediaType(&'static str),
     /// 421: the Host is another one's name.
     Host,
+    /// 500: what failed stands in the log.
+    Internal(&'static str),
     /// 503.
     Unavailable(&'static str),
+    /// The rooms said no; the status follows from the code.
+    Refused(Refusal),
+}
+
+/// What callers are asked to wait, in seconds, where the rooms found no place for what was asked.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+impl Fault {
+    /// 400, in words.
+    pub fn bad(message: impl Into<Cow<'static, str>>) -> Fault {
+        Fault::BadRequest(message.into())
+    }
+
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Fault::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Fault::TokenMissing | Fault::TokenWrong => StatusCode::UNAUTHORIZED,
+            Fault::Origin => StatusCode::FORBIDDEN,
+            Fault::NotFound | Fault::Missing(_) => StatusCode::NOT_FOUND,
+            Fault::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Fault::Slow => StatusCode::REQUEST_TIMEOUT,
+            Fault::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Fault::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Fault::Host => StatusCode::MISDIRECTED_REQUEST,
+            Fault::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Fault::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Fault::Refused(refusal) => match refusal.code {
+                Code::RoomNotFound => StatusCode::NOT_FOUND,
+                Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+                Code::Banned => StatusCode::FORBIDDEN,
+                Code::RoomFull | Code::Unknown | Code::SlowConsumer => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::BAD_REQUEST,
+            },
+        }
+    }
+
+    /// `{code, message}`.
+    pub fn error(&self) -> Value {
+        let (code, message) = match self {
+            Fault::BadRequest(why) => (Code::InvalidFormat, &**why),
+            Fault::TokenMissing => (Code::AuthRequired, Code::AuthRequired.message()),
+            Fault::TokenWrong => (Code::AuthFailed, Code::AuthFailed.message()),
+            Fault::Origin => (Code::OriginNotAllowed, Code::OriginNotAllowed.message()),
+            Fault::NotFound => (Code::Unknown, "no such call"),
+            Fault::Missing(what) => (Code::RoomNotFound, *what),
+            Fault::Method { .. } => (Code::Unknown, "method not allowed"),
+            Fault::Slow => (Code::Unknown, "the body did not come in time"),
+            Fault::TooLarge(why) => (Code::TooLarge, &**why),
+            Fault::MediaType(why) => (Code::InvalidFormat, *why),
+            Fault::Host => {
+                (Code::OriginNotAllowed, "the Host must be the configured address or localhost, with the port")
+            }
+            Fault::Internal(why) | Fault::Unavailable(why) => (Code::Unknown, *why),
+            Fault::Refused(Refusal { code, message }) => (*code, *message),
+        };
+        json!({ "code": code.number(), "message": message })
+    }
 }
 
 impl From<Fault> for Answer {
     fn from(fault: Fault) -> Answer {
-        let (status, code, message) = match fault {
-            Fault::BadRequest(why) => (StatusCode::BAD_REQUEST, Code::InvalidFormat, why),
-            Fault::TokenMissing => (StatusCode::UNAUTHORIZED, Code::AuthRequired, Code::AuthRequired.message()),
-            Fault::TokenWrong => (StatusCode::UNAUTHORIZED, Code::AuthFailed, Code::AuthFailed.message()),
-            Fault::Origin => (StatusCode::FORBIDDEN, Code::OriginNotAllowed, Code::OriginNotAllowed.message()),
-            Fault::NotFound => (StatusCode::NOT_FOUND, Code::Unknown, "no such call"),
-            Fault::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, Code::Unknown, "method not allowed"),
-            Fault::Host => (
-                StatusCode::MISDIRECTED_REQUEST,
-                Code::OriginNotAllowed,
-                "the Host must be the configured address or localhost, with the port",
-            ),
-            Fault::Unavailable(why) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown, why),
-        };
-        let body = serde_json::json!({ "error": { "code": code.number(), "message": message } });
-        let mut answer = Answer::new(status, "application/json", body.to_string().into());
+        let status = fault.status();
+        let mut answer = Answer::json(status, &json!({ "error": fault.error() }));
         let headers = answer.0.headers_mut();
         match fault {
             Fault::TokenMissing | Fault::TokenWrong => {
@@ -85,7 +152,10 @@ impl From<Fault> for Answer {
             Fault::Method { allowed } => {
                 headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
             }
-            Fault::BadRequest(_) | Fault::Origin | Fault::NotFound | Fault::Host | Fault::Unavailable(_) => {}
+            Fault::Refused(_) if status == StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+            }
+            _ => {}
         }
         answer
     }

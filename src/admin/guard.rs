@@ -7,7 +7,7 @@
 use super::answer::Fault;
 use crate::config::secret::Secret;
 use hyper::http::uri::Authority;
-use hyper::{Request, header};
+use hyper::{HeaderMap, Request, header};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use subtle::ConstantTimeEq;
 
@@ -75,7 +75,7 @@ impl Host {
 
 /// Refuses calls that carry another Host or Origin than the interface's own.
 pub(super) fn check<B>(request: &Request<B>, own: Own) -> Result<(), Fault> {
-    let host = only(request, header::HOST)?.ok_or(Fault::BadRequest("no Host header"))?;
+    let host = only(request, header::HOST)?.ok_or(Fault::bad("no Host header"))?;
     let host = Host::parse(host).filter(|host| own.is(host)).ok_or(Fault::Host)?;
     // The absolute form names the host a second time, and would win (RFC 9112, 3.2.2).
     if let Some(named) = request.uri().authority()
@@ -104,14 +104,18 @@ pub(super) fn token<B>(request: &Request<B>, expected: Option<&Secret>) -> Resul
     if bool::from(given.trim().as_bytes().ct_eq(expected.expose())) { Ok(()) } else { Err(Fault::TokenWrong) }
 }
 
-/// The one value of a header; two are no request of an honest client.
 fn only<B>(request: &Request<B>, name: header::HeaderName) -> Result<Option<&str>, Fault> {
-    let mut values = request.headers().get_all(name).iter();
+    one(request.headers(), name)
+}
+
+/// The one value of a header; two are no request of an honest client.
+pub(super) fn one(headers: &HeaderMap, name: header::HeaderName) -> Result<Option<&str>, Fault> {
+    let mut values = headers.get_all(name).iter();
     let first = values.next();
     if values.next().is_some() {
-        return Err(Fault::BadRequest("a header came twice"));
+        return Err(Fault::bad("a header came twice"));
     }
-    first.map(|value| value.to_str().map_err(|_| Fault::BadRequest("a header is not ASCII"))).transpose()
+    first.map(|value| value.to_str().map_err(|_| Fault::bad("a header is not ASCII"))).transpose()
 }
 
 #[cfg(test)]

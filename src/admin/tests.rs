@@ -1,5 +1,9 @@
+mod bodies;
+mod calls;
+
 use super::*;
 use crate::config::secret::Secret;
+use crate::rooms::{Inbox, Shared};
 use hyper::{HeaderMap, StatusCode, header};
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,14 +20,29 @@ impl Drop for Running {
     }
 }
 
+/// A state whose rooms have one shard, and what is asked of it.
+fn state(address: SocketAddr, token: Option<&str>, config: &str) -> (State, Vec<Inbox>) {
+    let config = format!("[[listener]]\naddress = \"127.0.0.1:0\"\n[auth]\nrequired = false\nsources = []\n{config}\n");
+    let config = config::file::parse(&config, "gateway.toml", &|_| None, 1);
+    let config = Arc::new(config.unwrap_or_else(|faults| panic!("{faults}")));
+    let (shared, inboxes) = Shared::new(1, Arc::new(config.rooms.clone()));
+    let admin = config::Admin { address, token: token.map(Secret::new) };
+    let health = Arc::new(Health::new(1, Instant::now().into_std()));
+    (State::new(admin, config, Metrics::new(1), health, Desk::new(shared), Bans::in_memory()), inboxes)
+}
+
+const ROUTE: &str = "[[route]]\npath = \"/ws\"\nservice = \"rooms\"\n";
+
+/// The interface alone; its rooms have ended, and answer nothing.
 async fn start(token: Option<&str>) -> Running {
+    start_with(token, ROUTE).await
+}
+
+/// The same with these routes.
+async fn start_with(token: Option<&str>, config: &str) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let address = listener.local_addr().expect("address");
-    let state = Arc::new(State {
-        metrics: Metrics::new(1),
-        health: Arc::new(Health::new(1, Instant::now().into_std())),
-        config: config::Admin { address, token: token.map(Secret::new) },
-    });
+    let state = Arc::new(state(address, token, config).0);
     let task = tokio::spawn(serve(listener, Arc::clone(&state)));
     Running { address, state, task }
 }
@@ -34,9 +53,29 @@ impl Running {
         parse(&self.raw(&head).await)
     }
 
+    /// A call with a JSON body.
+    async fn send(&self, method: &str, path: &str, body: &str) -> (StatusCode, HeaderMap, String) {
+        let more = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+        self.with_body(method, path, &more, body).await
+    }
+
+    async fn with_body(&self, method: &str, path: &str, more: &str, body: &str) -> (StatusCode, HeaderMap, String) {
+        parse(&self.raw_bytes(method, path, more, body.as_bytes()).await)
+    }
+
+    /// A body that is no text.
+    async fn raw_bytes(&self, method: &str, path: &str, more: &str, body: &[u8]) -> String {
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{more}\r\n", self.address);
+        self.exchange(&[head.as_bytes(), body].concat()).await
+    }
+
     async fn raw(&self, head: &str) -> String {
+        self.exchange(head.as_bytes()).await
+    }
+
+    async fn exchange(&self, request: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.address).await.expect("connect");
-        stream.write_all(head.as_bytes()).await.expect("write");
+        stream.write_all(request).await.expect("write");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.expect("read");
         answer
@@ -77,13 +116,8 @@ async fn health_follows_phase_and_heartbeat() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stuck_shard_is_not_healthy() {
-    let health = Arc::new(Health::new(1, Instant::now().into_std()));
-    health.set_ready();
-    let state = State {
-        metrics: Metrics::new(1),
-        health,
-        config: config::Admin { address: ([127, 0, 0, 1], 9180).into(), token: None },
-    };
+    let (state, _inboxes) = state(([127, 0, 0, 1], 9180).into(), None, ROUTE);
+    state.health.set_ready();
     assert!(healthz(&state).is_ok());
     tokio::time::advance(STALE_AFTER + Duration::from_millis(1)).await;
     assert!(matches!(healthz(&state), Err(Fault::Unavailable(_))));
@@ -111,7 +145,7 @@ async fn metrics_ask_for_the_token_and_health_does_not() {
 #[tokio::test]
 async fn other_calls_are_faults() {
     let admin = start(None).await;
-    for path in ["/", "/healthz/", "/metrics/x", "/api/status"] {
+    for path in ["/", "/healthz/", "/metrics/x", "/api", "/api/", "//api/status"] {
         let (status, headers, body) = admin.call("GET", path, "").await;
         assert_eq!((status.as_u16(), error_code(&body)), (404, 4000), "{path}");
         assert_eq!(headers["content-type"], "application/json");

@@ -28,7 +28,7 @@ impl Blocks {
     }
 
     /// The blocks are read one after another while they change, so a sum may be short of 0 for once.
-    fn level(&self, gauge: impl Fn(&ShardMetrics) -> &Gauge) -> i64 {
+    pub(super) fn level(&self, gauge: impl Fn(&ShardMetrics) -> &Gauge) -> i64 {
         let sum = self.shards.iter().fold(0u64, |sum, block| sum.wrapping_add(gauge(block).0.load(Relaxed)));
         sum.cast_signed().max(0)
     }

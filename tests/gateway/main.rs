@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin_api;
 mod admission;
 mod closing;
 mod crowds;
