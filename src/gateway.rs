@@ -136,7 +136,11 @@ async fn serve(config: Arc<Config>, program: &str) -> Result<(), String> {
             Ok(()) => tracing::info!("stopped"),
             Err(_) => tracing::warn!("stopped with sessions that did not end in time"),
         },
-        () = signals.stop.next() => tracing::warn!("stopped at once by a second signal"),
+        () = signals.stop.next() => {
+            tracing::warn!("stopped at once by a second signal");
+            parts.close_store();
+            return Ok(());
+        }
     }
     parts.finish().await;
     Ok(())
@@ -291,6 +295,10 @@ impl Parts {
         if let Some(hook) = &self.hook {
             hook.flush(Instant::now() + GRACE).await;
         }
+        self.close_store();
+    }
+
+    fn close_store(&self) {
         if let Some(store) = &self.store {
             store.shutdown();
         }

@@ -25,7 +25,8 @@ use crate::config::Namespace;
 use crate::hook::{Asker, Hook};
 use crate::shard::Shard;
 use crate::store::Store;
-use broker::{Broker, memory::Memory};
+use broker::Broker;
+use broker::memory::{Durable, Memory};
 use desk::DeskAsk;
 use home::Home;
 use local::Local;
@@ -145,7 +146,8 @@ impl Shared {
 impl Rooms {
     /// The rooms of one shard, to be [run](Self::run).
     pub fn new(shared: Shared, shard: Rc<Shard>) -> Rc<Rooms> {
-        let memory = Memory::new(shared.rules.duplicates);
+        let durable = shared.store.as_ref().map(|store| Durable::new(store, shared.namespaces.clone()));
+        let memory = Memory::new(shared.rules.duplicates, durable);
         Self::with_broker(shared, shard, Box::new(memory))
     }
 

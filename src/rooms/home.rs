@@ -159,6 +159,7 @@ impl Home {
                 }
                 self.shut_if_unused(&key);
             }
+            Event::Unavailable { room } => self.unavailable(&room),
             Event::Accepted { ticket, position, duplicate } => {
                 let Some(Publishing { room, from }) = self.publishing.remove(&ticket) else { return };
                 match from {
@@ -189,6 +190,20 @@ impl Home {
             }
             Event::Delivered { room, message } => self.deliver_message(&room, message),
             Event::Read { ticket, messages, oldest } => self.was_read(ticket, messages, oldest),
+        }
+    }
+
+    /// A room could not be opened: who waits for it may come again.
+    fn unavailable(&mut self, key: &RoomKey) {
+        let Some(room) = self.rooms.remove(key) else { return };
+        self.names.remove(key);
+        self.shared.rooms.shut();
+        self.shard.metrics().room_closed();
+        for waiting in room.waiting {
+            match waiting {
+                Waiting::Request(request) => self.refuse(&request, BUSY.0, BUSY.1),
+                Waiting::Desk(ask) => ask.refuse(BUSY),
+            }
         }
     }
 

@@ -58,7 +58,7 @@ impl House {
     }
 
     async fn run(limits: &str, test: impl AsyncFnOnce(&House)) {
-        House::with(limits, Box::new(Memory::new(crate::config::Rooms::default().duplicates)), test).await;
+        House::with(limits, Box::new(Memory::default()), test).await;
     }
 
     fn talk(&self, path: usize, who: Who, wire: Wire) -> Talk {
