@@ -6,6 +6,7 @@ pub mod route;
 pub mod token;
 pub mod upgrade;
 
+use crate::bans::Bans;
 use crate::close::Code;
 use crate::config::{Config, Listener, Route, Service, TokenSource};
 use crate::identity::Identity;
@@ -27,6 +28,7 @@ use upgrade::Upgrade;
 pub struct Gate {
     config: Arc<Config>,
     limiter: Arc<Limiter>,
+    bans: Arc<Bans>,
     verifier: ArcSwapOption<Verifier>,
     rates: Vec<Rates>,
 }
@@ -90,11 +92,11 @@ pub enum Who {
 }
 
 impl Gate {
-    /// Judges by this configuration. Keys are read now, and again by [`reload`](Self::reload).
-    pub fn new(config: Arc<Config>, limiter: Arc<Limiter>) -> Result<Gate, token::LoadError> {
+    /// Judges by this configuration, and by who is banned. Keys are read now, and again by [`reload`](Self::reload).
+    pub fn new(config: Arc<Config>, limiter: Arc<Limiter>, bans: Arc<Bans>) -> Result<Gate, token::LoadError> {
         let verifier = ArcSwapOption::new(Verifier::load(&config.auth)?.map(Arc::new));
         let rates = config.routes.iter().map(|r| Rates::new(&r.limits)).collect();
-        Ok(Gate { config, limiter, verifier, rates })
+        Ok(Gate { config, limiter, bans, verifier, rates })
     }
 
     /// Reads the keys again. On an error the old ones stay.
@@ -191,14 +193,28 @@ impl Gate {
     }
 
     fn place(&self, route: &Route, identity: Identity) -> Result<Who, (Code, Refused)> {
-        let permit = self.client_permit(route, &identity).map_err(|code| (code, Refused::ClientConnections))?;
+        let permit = self.client_permit(route, &identity).map_err(|code| match code {
+            Code::Banned => (code, Refused::Banned),
+            code => (code, Refused::ClientConnections),
+        })?;
         Ok(Who::Client(identity, permit))
     }
 
+    /// Whether a client may not come in, by this route or any of its namespace.
+    pub fn is_banned(&self, route: &Route, client: &str) -> bool {
+        self.bans.from_gateway(route.namespace, client).is_some()
+    }
+
     /// A place among the client's sockets on the route.
+    ///
+    /// # Errors
+    /// [`Code::Banned`], [`Code::TooManyConnections`].
     pub fn client_permit(&self, route: &Route, identity: &Identity) -> Result<ClientPermit, Code> {
         if identity.is_anonymous() {
             return Ok(ClientPermit::alone());
+        }
+        if self.is_banned(route, &identity.client) {
+            return Err(Code::Banned);
         }
         self.limiter
             .enter_client(route.index, &identity.client, route.limits.connections_per_client)

@@ -207,6 +207,15 @@ impl Bans {
         (bans, holding.next().is_some())
     }
 
+    /// Closes the store. Waits for what was asked before, up to 5 s; no ban can be written afterwards.
+    pub fn close(&self) {
+        if let Keep::Store(lazy) = &self.keep
+            && let Some(store) = lazy.store.get()
+        {
+            store.shutdown();
+        }
+    }
+
     /// Forgets some of the bans that have ended, also in the store; does not wait for that. To be called now and then.
     pub fn sweep(&self) {
         let now = Timestamp::now();

@@ -7,12 +7,14 @@ use crate::admission::{Gate, token};
 use crate::bans::Bans;
 use crate::config::{Config, KeySource};
 use crate::health::{Health, STALE_AFTER};
+use crate::hook::Hook;
 use crate::limits::Limiter;
 use crate::listen::{Acceptor, Bound, Intake, Sockets, bind};
 use crate::metrics::Metrics;
 use crate::notify::{Notifier, watchdog_period};
-use crate::rooms::Shared;
 use crate::rooms::desk::Desk;
+use crate::rooms::{self, Shared};
+use crate::store::{Store, StoreError};
 use crate::tls::{self, Tls};
 use crate::upstream::Upstreams;
 use std::io;
@@ -40,6 +42,8 @@ struct Parts {
     health: Arc<Health>,
     draining: Arc<AtomicBool>,
     bans: Arc<Bans>,
+    store: Option<Store>,
+    hook: Option<Arc<Hook>>,
 }
 
 /// Runs the gateway until a signal ends it.
@@ -81,8 +85,8 @@ async fn serve(config: Arc<Config>, program: &str) -> Result<(), String> {
     let parts = Parts::new(config.clone())?;
     let bound = bind(&config)?;
     let admin = bind_admin(&config).await?;
-    let (mut shards, intakes, desk) = parts.start_shards()?;
-    let admin_state = parts.admin_state(desk);
+    let (mut shards, intakes, shared) = parts.start_shards()?;
+    let admin_state = parts.admin_state(Desk::new(shared.clone()));
     let acceptor = Arc::new(Acceptor::new(parts.gate.clone(), parts.metrics.clone(), intakes.clone()));
     let addresses: Vec<(usize, String)> = bound.iter().map(|b| (b.listener, b.address.clone())).collect();
     announce(&config, &addresses);
@@ -91,7 +95,10 @@ async fn serve(config: Arc<Config>, program: &str) -> Result<(), String> {
     if let Some((listener, state)) = admin.zip(admin_state.clone()) {
         serving.spawn(admin::serve(listener, state));
     }
-    serving.spawn(sweep(parts.limiter.clone(), parts.bans.clone()));
+    serving.spawn(sweep(parts.limiter.clone(), parts.bans.clone(), shared));
+    if let Some(hook) = parts.hook.clone() {
+        serving.spawn(hook.run());
+    }
     if let Some(period) = watchdog_period() {
         let (health, notifier) = (parts.health.clone(), notifier.clone());
         serving.spawn(async move { notifier.watch(period, &health).await });
@@ -129,9 +136,23 @@ async fn serve(config: Arc<Config>, program: &str) -> Result<(), String> {
             Ok(()) => tracing::info!("stopped"),
             Err(_) => tracing::warn!("stopped with sessions that did not end in time"),
         },
-        () = signals.stop.next() => tracing::warn!("stopped at once by a second signal"),
+        () = signals.stop.next() => {
+            tracing::warn!("stopped at once by a second signal");
+            parts.close_store();
+            return Ok(());
+        }
     }
+    parts.finish().await;
     Ok(())
+}
+
+/// The store, where the rules ask for it, and the bans. Neither needs a folder while nothing is to be kept.
+fn open_store(config: &Config) -> Result<(Option<Store>, Arc<Bans>), StoreError> {
+    let (rooms, folder) = (&config.rooms, config.rooms.store.clone());
+    let durable = rooms.rules.durable || rooms.policies.iter().any(|policy| policy.rules.durable);
+    let store = durable.then(|| Store::open(&folder)).transpose()?;
+    let bans = Bans::load(folder, store.clone(), &config.namespaces)?;
+    Ok((store, bans))
 }
 
 /// Ends when the admin interface was told to drain.
@@ -206,7 +227,10 @@ fn make_missing_files(config: &Config) -> Result<(), String> {
 impl Parts {
     fn new(config: Arc<Config>) -> Result<Parts, String> {
         let limiter = Limiter::new(config.server.max_connections, config.ip_limits);
-        let gate = Gate::new(config.clone(), limiter.clone()).map_err(|e| e.to_string())?;
+        let (store, bans) = open_store(&config).map_err(|e| e.to_string())?;
+        let gate = Gate::new(config.clone(), limiter.clone(), bans.clone()).map_err(|e| e.to_string())?;
+        let metrics = Metrics::new(config.server.shards);
+        let hook = config.rooms.hook.as_ref().map(|hook| Hook::new(hook, metrics.clone())).transpose()?;
         let load = |l: &crate::config::Listener| match l.tls.as_slice() {
             [] => Ok(None),
             certificates => Tls::load(certificates).map(|tls| Some(Arc::new(tls))).map_err(|e| e.to_string()),
@@ -215,17 +239,26 @@ impl Parts {
             tls: config.listeners.iter().map(load).collect::<Result<_, _>>()?,
             gate: Arc::new(gate),
             limiter,
-            metrics: Metrics::new(config.server.shards),
+            metrics,
             health: Arc::new(Health::new(config.server.shards, Instant::now())),
             draining: Arc::default(),
-            bans: Bans::load(config.rooms.store.clone(), None, &config.namespaces).map_err(|e| e.to_string())?,
+            bans,
+            store,
+            hook,
             config,
         })
     }
 
-    fn start_shards(&self) -> Result<(Running, Vec<Intake>, Desk), String> {
+    fn start_shards(&self) -> Result<(Running, Vec<Intake>, Shared), String> {
         let config = &self.config;
-        let (shared, inboxes) = Shared::new(config.server.shards, Arc::new(config.rooms.clone()));
+        let made_of = rooms::Parts {
+            rules: Arc::new(config.rooms.clone()),
+            namespaces: config.namespaces.clone().into(),
+            bans: self.bans.clone(),
+            hook: self.hook.clone(),
+            store: self.store.clone(),
+        };
+        let (shared, inboxes) = Shared::new(config.server.shards, made_of);
         let upstreams = Upstreams::new(&config.upstreams);
         let timeouts = config.listeners.iter().map(|l| l.header_timeout);
         let acceptors = self.tls.iter().map(|t| t.as_deref().map(Tls::acceptor));
@@ -242,7 +275,7 @@ impl Parts {
             inbox,
         });
         let (running, intakes) = Running::start(parts.collect())?;
-        Ok((running, intakes, Desk::new(shared)))
+        Ok((running, intakes, shared))
     }
 
     fn admin_state(&self, desk: Desk) -> Option<Arc<admin::State>> {
@@ -255,6 +288,21 @@ impl Parts {
             desk,
             self.bans.clone(),
         )))
+    }
+
+    /// The shards have ended: what is still to be told is told, and the store is closed.
+    async fn finish(&self) {
+        if let Some(hook) = &self.hook {
+            hook.flush(Instant::now() + GRACE).await;
+        }
+        self.close_store();
+    }
+
+    fn close_store(&self) {
+        if let Some(store) = &self.store {
+            store.shutdown();
+        }
+        self.bans.close();
     }
 
     /// Reads certificates and keys again, on a thread of its own: no socket waits for a disk.
@@ -296,10 +344,11 @@ fn accept(acceptor: Arc<Acceptor>, bound: Vec<Bound>) -> JoinSet<()> {
     accepting
 }
 
-async fn sweep(limiter: Arc<Limiter>, bans: Arc<Bans>) {
+async fn sweep(limiter: Arc<Limiter>, bans: Arc<Bans>, rooms: Shared) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
         limiter.sweep();
+        rooms.sweep();
         bans.sweep();
     }
 }

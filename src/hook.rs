@@ -203,6 +203,11 @@ impl fmt::Debug for Asker {
 }
 
 impl Asker {
+    /// Whether the application is asked about this event.
+    pub fn asks(&self, event: HookEvent) -> bool {
+        self.hook.asks(event)
+    }
+
     /// Asks the application; takes at most the hook's `timeout`. Where 256 questions of this shard are with it
     /// already, waits for a place as part of that time. A question is sent once; only where a connection that was kept
     /// turns out to be closed, without a byte of an answer, it is sent a second time with the same `id`.

@@ -19,10 +19,14 @@ mod typing;
 pub use mail::Position;
 pub use member::{Auth, Enter, Member, Visitor};
 
+use crate::bans::Bans;
 use crate::config;
 use crate::config::Namespace;
+use crate::hook::{Asker, Hook};
 use crate::shard::Shard;
-use broker::{Broker, memory::Memory};
+use crate::store::Store;
+use broker::Broker;
+use broker::memory::{Durable, Memory};
 use desk::DeskAsk;
 use home::Home;
 use local::Local;
@@ -37,6 +41,20 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 
+/// What the rooms are made of.
+pub struct Parts {
+    /// The rules.
+    pub rules: Arc<config::Rooms>,
+    /// The names of the namespaces, by their indexes.
+    pub namespaces: Arc<[Arc<str>]>,
+    /// Who may not come in.
+    pub bans: Arc<Bans>,
+    /// The application that is asked and told.
+    pub hook: Option<Arc<Hook>>,
+    /// Where the history of durable rooms is kept; there where a policy asks for it.
+    pub store: Option<Store>,
+}
+
 /// What every shard's part of the rooms needs to know of the others.
 #[derive(Clone)]
 pub struct Shared {
@@ -45,6 +63,10 @@ pub struct Shared {
     rules: Arc<config::Rooms>,
     rooms: mail::RoomCount,
     statuses: Statuses,
+    namespaces: Arc<[Arc<str>]>,
+    bans: Arc<Bans>,
+    hook: Option<Arc<Hook>>,
+    store: Option<Store>,
 }
 
 /// The other end of a shard's mailbox, to be handed to its [`Rooms`].
@@ -58,6 +80,16 @@ pub struct Rooms {
     home: RefCell<Home>,
     /// Clients whose new status is to be told then.
     schedule: RefCell<Schedule<(Namespace, Arc<str>)>>,
+    /// Asks the application.
+    asker: Option<Rc<Asker>>,
+}
+
+impl Parts {
+    /// Rules and nothing else.
+    pub fn alone(rules: config::Rooms) -> Parts {
+        let namespaces = [Arc::from("default")].into();
+        Parts { rules: Arc::new(rules), namespaces, bans: Bans::in_memory(), hook: None, store: None }
+    }
 }
 
 /// How long the loop handles mail before other tasks have their turn.
@@ -71,7 +103,8 @@ const EVENTS_PER_MAIL: usize = 4;
 
 impl Shared {
     /// The mailboxes of `shards` shards.
-    pub fn new(shards: usize, rules: Arc<config::Rooms>) -> (Shared, Vec<Inbox>) {
+    pub fn new(shards: usize, parts: Parts) -> (Shared, Vec<Inbox>) {
+        let Parts { rules, namespaces, bans, hook, store } = parts;
         let (post, inboxes) = Post::new(shards);
         (
             Shared {
@@ -80,6 +113,10 @@ impl Shared {
                 rules,
                 rooms: mail::RoomCount::default(),
                 statuses: Statuses::default(),
+                namespaces,
+                bans,
+                hook,
+                store,
             },
             inboxes.into_iter().map(Inbox).collect(),
         )
@@ -87,6 +124,10 @@ impl Shared {
 
     fn home_of(&self, room: &mail::RoomKey) -> usize {
         (self.hasher.hash_one(room) % self.post.shards() as u64) as usize
+    }
+
+    fn namespace(&self, namespace: Namespace) -> &Arc<str> {
+        &self.namespaces[usize::from(namespace.index)]
     }
 
     /// Every session of a client tells the rooms that it is in.
@@ -105,7 +146,8 @@ impl Shared {
 impl Rooms {
     /// The rooms of one shard, to be [run](Self::run).
     pub fn new(shared: Shared, shard: Rc<Shard>) -> Rc<Rooms> {
-        let memory = Memory::new(shared.rules.duplicates);
+        let durable = shared.store.as_ref().map(|store| Durable::new(store, shared.namespaces.clone()));
+        let memory = Memory::new(shared.rules.duplicates, durable);
         Self::with_broker(shared, shard, Box::new(memory))
     }
 
@@ -115,6 +157,7 @@ impl Rooms {
             local: RefCell::new(Local::new()),
             home: RefCell::new(Home::new(shared.clone(), shard.clone(), broker)),
             schedule: RefCell::default(),
+            asker: shared.hook.as_ref().map(|hook| Rc::new(hook.asker(shard.index))),
             shared,
             shard,
         })

@@ -5,7 +5,7 @@
 mod talk;
 
 use crate::admission::{Admitted, Gate, Permits, Who};
-use crate::close::{By, Close};
+use crate::close::{By, Close, Code};
 use crate::config::{Route, Service};
 use crate::identity::Identity;
 use crate::limits::ClientPermit;
@@ -83,6 +83,10 @@ fn relay(
         Who::Visitor => (Identity::anonymous(), ClientPermit::alone()),
     };
     seat.name(route, &identity.client);
+    if around.gate.is_banned(route, &identity.client) {
+        // Since it was let in: the handshake at the backend takes its time.
+        seat.handle.order(Close::gateway(Code::Banned));
+    }
     let mut deadlines = Deadlines::new(&route.limits, Instant::now());
     deadlines.expire_at(expiry(around, route, &identity));
     let meter = Meter::new(permit, rates);

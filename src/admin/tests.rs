@@ -25,7 +25,7 @@ fn state(address: SocketAddr, token: Option<&str>, config: &str) -> (State, Vec<
     let config = format!("[[listener]]\naddress = \"127.0.0.1:0\"\n[auth]\nrequired = false\nsources = []\n{config}\n");
     let config = config::file::parse(&config, "gateway.toml", &|_| None, 1);
     let config = Arc::new(config.unwrap_or_else(|faults| panic!("{faults}")));
-    let (shared, inboxes) = Shared::new(1, Arc::new(config.rooms.clone()));
+    let (shared, inboxes) = Shared::new(1, crate::rooms::Parts::alone(config.rooms.clone()));
     let admin = config::Admin { address, token: token.map(Secret::new) };
     let health = Arc::new(Health::new(1, Instant::now().into_std()));
     (State::new(admin, config, Metrics::new(1), health, Desk::new(shared), Bans::in_memory()), inboxes)

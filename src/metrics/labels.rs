@@ -57,6 +57,8 @@ labels! {
         IpConnections = "ip_connections",
         /// Too many sockets of one client (4011).
         ClientConnections = "client_connections",
+        /// The client is banned (4009).
+        Banned = "banned",
         /// `server.max_connections` are open.
         ProcessFull = "process_full",
         /// No route matches (404).

@@ -84,6 +84,11 @@ pub enum Event {
         /// The place.
         position: Position,
     },
+    /// The room cannot be opened now: it is as if it had been shut.
+    Unavailable {
+        /// The room.
+        room: RoomKey,
+    },
     /// A publish has its place.
     Accepted {
         /// What [`Broker::publish`] was given.
@@ -119,7 +124,7 @@ pub enum Event {
 
 /// Gives messages their place, and keeps them for a while. A call never waits: what comes of it is an [`Event`].
 pub trait Broker {
-    /// The room is used from now on. Answered by `Opened`; only then is it used.
+    /// The room is used from now on. Answered by `Opened`; only then is it used. Or by `Unavailable`.
     fn open(&mut self, room: &RoomKey, rules: &Arc<Rules>);
 
     /// The room is not used any more. What is kept of it stays for the age of its history.

@@ -159,6 +159,7 @@ impl Home {
                 }
                 self.shut_if_unused(&key);
             }
+            Event::Unavailable { room } => self.unavailable(&room),
             Event::Accepted { ticket, position, duplicate } => {
                 let Some(Publishing { room, from }) = self.publishing.remove(&ticket) else { return };
                 match from {
@@ -192,6 +193,20 @@ impl Home {
         }
     }
 
+    /// A room could not be opened: who waits for it may come again.
+    fn unavailable(&mut self, key: &RoomKey) {
+        let Some(room) = self.rooms.remove(key) else { return };
+        self.names.remove(key);
+        self.shared.rooms.shut();
+        self.shard.metrics().room_closed();
+        for waiting in room.waiting {
+            match waiting {
+                Waiting::Request(request) => self.refuse(&request, BUSY.0, BUSY.1),
+                Waiting::Desk(ask) => ask.refuse(BUSY),
+            }
+        }
+    }
+
     fn serve(&mut self, request: Request) {
         let Some(room) = self.rooms.get_mut(&request.room) else {
             return self.refuse(&request, NOT_JOINED.0, NOT_JOINED.1);
@@ -205,6 +220,7 @@ impl Home {
             Ask::Join(_) => self.join(request),
             Ask::Leave => self.leave(&request.room, request.from, &request.client, Some(request.ticket)),
             Ask::Gone => self.leave(&request.room, request.from, &request.client, None),
+            Ask::Forbidden => self.forbid(&request.room, request.from, &request.client),
             Ask::Status(said) => self.status(&request.room, &request.client, said),
             Ask::More { after } => self.more(request.room, request.from, request.client, after),
             Ask::Presences { ref clients } => {
@@ -260,7 +276,7 @@ impl Home {
 
     fn refuse(&self, request: &Request, code: Code, message: &'static str) {
         let answer = match request.ask {
-            Ask::Gone | Ask::Status(_) => return,
+            Ask::Gone | Ask::Forbidden | Ask::Status(_) => return,
             Ask::More { .. } => return self.feed(request.from, &request.room, Feed::Stale),
             Ask::Presences { .. } => Answer::Presences { found: Vec::new(), whole: false },
             Ask::Join(_) => Answer::Refused { unjoined: Some(request.room.clone()), code, message },

@@ -61,6 +61,11 @@ impl Local {
         rooms.into_keys().collect()
     }
 
+    /// Whether the session is still there.
+    pub(super) fn has(&self, session: SessionRef) -> bool {
+        self.found(session).is_some()
+    }
+
     fn found(&self, to: SessionRef) -> Option<Rc<Entry>> {
         self.members.get(to.slot as usize).filter(|e| e.reference == to).cloned()
     }
@@ -195,7 +200,7 @@ pub(super) fn status(rooms: &Rooms, namespace: Namespace, client: &Arc<str>, sai
 
 /// Posts a request of this member to the home of a room.
 pub(super) fn ask(rooms: &Rooms, entry: &Entry, room: RoomKey, ticket: Ticket, ask: Ask) {
-    if !matches!(ask, Ask::Gone | Ask::Status(_) | Ask::More { .. }) {
+    if !matches!(ask, Ask::Gone | Ask::Forbidden | Ask::Status(_) | Ask::More { .. }) {
         entry.unanswered.set(entry.unanswered.get() + 1);
     }
     let client = entry.identity.borrow().client.clone();

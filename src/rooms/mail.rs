@@ -71,6 +71,8 @@ pub enum Ask {
     Leave,
     /// As `Leave`, from a session that is gone: no answer.
     Gone,
+    /// As `Leave`, from a session that may not be here any more: it is told by `Mail::Expelled`.
+    Forbidden,
     /// To send a message to the room.
     Publish {
         /// The message, as it came.

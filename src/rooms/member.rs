@@ -1,8 +1,9 @@
 //! A session's side of the rooms: a visitor becomes a member when it has said who it is.
 mod asking;
+mod hooked;
 
 use super::local::{self, Entry};
-use super::mail::{Ask, Ticket};
+use super::mail::{Ask, RoomKey, Ticket};
 use super::protocol::{Fault, Request, push, read};
 use super::{Rooms, protocol};
 use crate::close::{Close, Code};
@@ -99,6 +100,7 @@ impl Member {
             counted,
             said: RefCell::new(said),
             unanswered: Cell::new(0),
+            asking: Cell::new(false),
             resting: Cell::new(false),
             not_understood: Cell::new(0),
             rooms: RefCell::new(HashMap::new()),
@@ -167,9 +169,23 @@ impl Member {
         };
         match refused {
             Some(message) => self.refuse(Code::AuthFailed, message, None, Some(&auth.message_id)),
-            None => self.auth_response(&auth.message_id),
+            None => {
+                self.auth_response(&auth.message_id);
+                self.leave_forbidden();
+            }
         }
         refused.is_none()
+    }
+
+    /// Leaves the rooms that the client's new token does not list any more.
+    fn leave_forbidden(&self) {
+        let identity = self.identity();
+        let forbidden =
+            |room: &&RoomKey| !identity.may_join(self.rooms.shared.rules.rules_of(&room.name).join, &room.name);
+        let rooms: Vec<RoomKey> = self.entry.rooms.borrow().keys().filter(forbidden).cloned().collect();
+        for room in rooms {
+            local::ask(&self.rooms, &self.entry, room, "".into(), Ask::Forbidden);
+        }
     }
 
     /// Answers a message that came too fast and was thrown away. `text`: empty for a binary one.

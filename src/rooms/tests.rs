@@ -28,10 +28,10 @@ type MakeBroker = fn() -> Box<dyn Broker>;
 
 /// Every broker there is, and one that answers as late as one on another machine.
 const BROKERS: [(&str, MakeBroker); 2] =
-    [("memory", memory), ("delayed", || Box::new(Delayed::over(Memory::new(config::Rooms::default().duplicates))))];
+    [("memory", memory), ("delayed", || Box::new(Delayed::over(Memory::default())))];
 
 fn memory() -> Box<dyn Broker> {
-    Box::new(Memory::new(config::Rooms::default().duplicates))
+    Box::new(Memory::default())
 }
 
 thread_local! {
@@ -105,7 +105,7 @@ struct House {
 
 impl House {
     fn new(shards: usize, rules: config::Rooms, broker: impl Fn() -> Box<dyn Broker>) -> House {
-        let (shared, inboxes) = Shared::new(shards, Arc::new(rules));
+        let (shared, inboxes) = Shared::new(shards, Parts::alone(rules));
         let metrics = Metrics::new(shards);
         let shard = |i| Rooms::with_broker(shared.clone(), Shard::new(i, metrics.clone()), broker());
         House {

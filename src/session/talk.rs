@@ -5,9 +5,9 @@ use crate::admission::Who;
 use crate::close::{By, Close, Code};
 use crate::config::{OnExcess, Route, Service};
 use crate::identity::Identity;
-use crate::limits::ClientPermit;
 use crate::limits::deadlines::{Deadlines, Due};
 use crate::limits::meter::{Meter, Rates, Traffic};
+use crate::limits::{ClientPermit, ClientRooms};
 use crate::metrics::Direction;
 use crate::outbox::Flush;
 use crate::rooms::{Auth, Enter, Member, Visitor};
@@ -55,7 +55,18 @@ struct Conversation {
 enum Stage {
     Echo,
     Visitor,
+    /// The application is asked whether it may come in.
+    Asking(Box<Asking>),
     Member(Member),
+}
+
+/// A client about whom the application is asked.
+struct Asking {
+    identity: Identity,
+    rooms: ClientRooms,
+    /// The message that said who it is, where one did.
+    auth: Option<Auth>,
+    answer: Pin<Box<dyn Future<Output = Option<Close>>>>,
 }
 
 /// What the session has read and not yet understood.
@@ -110,8 +121,10 @@ impl Talk {
         };
         match std::mem::replace(&mut conversation.stage, Stage::Echo) {
             Stage::Member(member) if close.by == By::Gateway => member.say_goodbye(&close),
-            Stage::Visitor if close.by == By::Gateway => Visitor::say_goodbye(&conversation.seat.handle, &close),
-            Stage::Member(_) | Stage::Visitor | Stage::Echo => (),
+            Stage::Visitor | Stage::Asking(_) if close.by == By::Gateway => {
+                Visitor::say_goodbye(&conversation.seat.handle, &close);
+            }
+            Stage::Member(_) | Stage::Visitor | Stage::Asking(_) | Stage::Echo => (),
         }
         close
     }
@@ -133,21 +146,46 @@ impl Talk {
 }
 
 impl Conversation {
-    fn become_client(&mut self, identity: Identity, permit: ClientPermit, auth: Option<&Auth>) {
+    fn become_client(&mut self, identity: Identity, permit: ClientPermit, auth: Option<Auth>) {
         let rooms = permit.rooms();
         self.meter.become_client(permit);
         self.seat.name(&self.route, &identity.client);
         self.deadlines.auth_by(None);
         self.deadlines.expire_at(expiry(&self.around, &self.route, &identity));
         self.client = identity.client.clone();
+        if self.around.gate.is_banned(&self.route, &identity.client) {
+            // Since it was let in.
+            self.seat.handle.order(Close::gateway(Code::Banned));
+        }
         self.stage = match self.route.service {
-            Service::Rooms => {
-                let (namespace, limits) = (self.route.namespace, &self.route.limits);
-                let enter = Enter { identity, namespace, limits, deflate: self.deflate, rooms };
-                Stage::Member(Member::enter(&self.around.rooms, &self.seat.handle, enter, auth))
-            }
+            Service::Rooms => match self.around.rooms.ask_to_connect(&self.seat.handle, &identity) {
+                Some(answer) => Stage::Asking(Box::new(Asking { identity, rooms, auth, answer: Box::pin(answer) })),
+                None => self.member(identity, rooms, auth.as_ref()),
+            },
             Service::Echo | Service::Proxy(_) => Stage::Echo,
         };
+    }
+
+    fn member(&self, identity: Identity, rooms: ClientRooms, auth: Option<&Auth>) -> Stage {
+        let (namespace, limits) = (self.route.namespace, &self.route.limits);
+        let enter = Enter { identity, namespace, limits, deflate: self.deflate, rooms };
+        Stage::Member(Member::enter(&self.around.rooms, &self.seat.handle, enter, auth))
+    }
+
+    /// Looks whether the application has answered.
+    fn poll_asking(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
+        let Stage::Asking(asking) = &mut self.stage else { return Ok(()) };
+        match asking.answer.as_mut().poll(cx) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Some(close)) => Err(close),
+            Poll::Ready(None) => {
+                if let Stage::Asking(asking) = std::mem::replace(&mut self.stage, Stage::Visitor) {
+                    let Asking { identity, rooms, auth, .. } = *asking;
+                    self.stage = self.member(identity, rooms, auth.as_ref());
+                }
+                Ok(())
+            }
+        }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>, input: &mut Input) -> Poll<Close> {
@@ -155,7 +193,7 @@ impl Conversation {
             if let Some(close) = self.seat.handle.take_order() {
                 return Poll::Ready(close);
             }
-            if let Err(close) = self.keep_time(cx, timer.as_mut()) {
+            if let Err(close) = self.keep_time(cx, timer.as_mut()).and_then(|()| self.poll_asking(cx)) {
                 return Poll::Ready(close);
             }
             let failed = self.seat.handle.peer.borrow_mut().poll_flush(cx) == Poll::Ready(Flush::Failed);
@@ -233,6 +271,7 @@ impl Conversation {
         match &self.stage {
             Stage::Echo => self.seat.handle.peer.borrow().backlog() <= ECHO_BACKLOG.min(self.route.limits.max_backlog),
             Stage::Visitor => true,
+            Stage::Asking(_) => false,
             Stage::Member(member) => member.may_ask(),
         }
     }
@@ -297,7 +336,7 @@ impl Conversation {
                     self.echo(Opcode::Binary, bytes, now);
                     Ok(())
                 }
-                Stage::Visitor => Err(Close::gateway(Code::AuthRequired)),
+                Stage::Visitor | Stage::Asking(_) => Err(Close::gateway(Code::AuthRequired)),
                 Stage::Member(member) => member.on_binary(),
             },
             Event::Ping(payload) => {
@@ -334,23 +373,24 @@ impl Conversation {
                 self.echo(Opcode::Text, text.as_bytes(), now);
                 return Ok(());
             }
-            Stage::Visitor => Visitor::read(text)?,
+            // What is asked about is not read.
+            Stage::Visitor | Stage::Asking(_) => Visitor::read(text)?,
             Stage::Member(member) => match member.on_text(text)? {
                 None => return Ok(()),
                 Some(auth) => auth,
             },
         };
-        self.on_auth(&auth)
+        self.on_auth(auth)
     }
 
     /// A token came in a message: it lets a visitor in, or lets a member stay longer.
-    fn on_auth(&mut self, auth: &Auth) -> Result<(), Close> {
+    fn on_auth(&mut self, auth: Auth) -> Result<(), Close> {
         let token = std::str::from_utf8(auth.token.expose()).unwrap_or_default();
         let judged = self.around.gate.verify(token);
         if let Stage::Member(member) = &self.stage {
             let judged = judged.map_err(|fault| fault.message());
             let expires = judged.as_ref().ok().and_then(|identity| expiry(&self.around, &self.route, identity));
-            if member.refreshed(auth, judged) {
+            if member.refreshed(&auth, judged) {
                 self.deadlines.expire_at(expires);
                 self.rearm = true;
             }

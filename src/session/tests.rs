@@ -8,8 +8,8 @@ use super::*;
 use crate::config::{Config, file};
 use crate::limits::Limiter;
 use crate::metrics::Metrics;
-use crate::rooms::Shared;
 use crate::rooms::broker::{Broker, memory::Memory};
+use crate::rooms::{Parts, Shared};
 use crate::ws::masked_frame;
 use futures_util::future::join;
 use serde_json::{Value, json};
@@ -42,9 +42,9 @@ impl House {
         let limiter = Limiter::new(9, config.ip_limits);
         let metrics = Metrics::new(1);
         let shard = Shard::new(0, metrics.clone());
-        let (shared, mut inboxes) = Shared::new(1, Arc::new(config.rooms.clone()));
+        let (shared, mut inboxes) = Shared::new(1, Parts::alone(config.rooms.clone()));
         let rooms = Rooms::with_broker(shared, shard.clone(), broker);
-        let gate = Arc::new(Gate::new(config, limiter).unwrap());
+        let gate = Arc::new(Gate::new(config, limiter, crate::bans::Bans::in_memory()).unwrap());
         let house = House { around: Surroundings { gate, shard: shard.clone(), rooms: rooms.clone() }, metrics };
         LocalSet::new()
             .run_until(async {
@@ -58,7 +58,7 @@ impl House {
     }
 
     async fn run(limits: &str, test: impl AsyncFnOnce(&House)) {
-        House::with(limits, Box::new(Memory::new(crate::config::Rooms::default().duplicates)), test).await;
+        House::with(limits, Box::new(Memory::default()), test).await;
     }
 
     fn talk(&self, path: usize, who: Who, wire: Wire) -> Talk {

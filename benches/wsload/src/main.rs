@@ -14,6 +14,7 @@ mod idle;
 mod post;
 mod proc;
 mod report;
+mod rooms;
 mod tls;
 
 use clap::{Args, Parser, Subcommand};
@@ -103,6 +104,11 @@ enum Cmd {
         #[command(flatten)]
         common: Common,
     },
+    /// Rooms in the gateway's own protocol: a fixed amount of work, every delivery checked
+    Rooms {
+        #[command(subcommand)]
+        what: rooms::Rooms,
+    },
     /// Serves: the least work a one-thread server can do, as the limit to compare with
     Floor {
         port: u16,
@@ -141,6 +147,7 @@ fn run(cmd: Cmd) -> Result<Report, String> {
         match cmd {
             Cmd::Echo { common, size, window } => echo::run(common, size, window).await,
             Cmd::Fanout { common, publish } => fanout::run(common, publish).await,
+            Cmd::Rooms { what } => rooms::run(what).await,
             Cmd::Idle { common } => idle::run(common).await,
             Cmd::Floor { port, relay } => {
                 floor::serve(port, relay).map(|()| Report::default()).map_err(|e| e.to_string())

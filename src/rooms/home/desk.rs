@@ -8,6 +8,18 @@ use crate::rooms::mail::RoomKey;
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 
+impl DeskAsk {
+    /// It cannot be done now.
+    pub(super) fn refuse(self, (code, message): super::Refused) {
+        match self {
+            DeskAsk::Publish(_, _, reply) => drop(reply.send(Err(Refusal { code, message }))),
+            DeskAsk::Kick { reply, .. } => drop(reply.send(0)),
+            // Its reply is dropped, which means the same as that there is none.
+            _ => (),
+        }
+    }
+}
+
 impl Home {
     /// Something is asked of a room here. It comes to be where it must, and goes again where nobody is in it.
     pub(in crate::rooms) fn desk(&mut self, ask: DeskAsk) {
@@ -21,12 +33,7 @@ impl Home {
             }
         };
         match self.enter(&key, create) {
-            Err((code, message)) => match ask {
-                DeskAsk::Publish(_, _, reply) => drop(reply.send(Err(Refusal { code, message }))),
-                DeskAsk::Kick { reply, .. } => drop(reply.send(0)),
-                // Its reply is dropped, which means the same as that there is none.
-                _ => (),
-            },
+            Err(refused) => ask.refuse(refused),
             Ok(room) if room.position.is_none() => room.waiting.push(Waiting::Desk(ask)),
             Ok(_) => {
                 self.serve_server(ask);

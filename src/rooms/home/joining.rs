@@ -1,5 +1,6 @@
 //! Who comes into a room and who goes, and what the others see of it.
 use super::{BUSY, Code, Home, Join, Refused};
+use crate::config::HookEvent;
 use crate::rooms::broker::Batch;
 use crate::rooms::crowd::CROWD;
 use crate::rooms::mail::{Answer, Ask, Except, Joined, Mail, Request, RoomKey, SessionRef, Ticket};
@@ -67,6 +68,9 @@ impl Home {
         join: &Join,
         recovers: Option<u64>,
     ) -> Result<(Change, Joined), Refused> {
+        if self.shared.bans.from_room(key.namespace, &key.name, client).is_some() {
+            return Err((Code::Banned, "you are banned from this room"));
+        }
         let max_rooms = self.shared.rules.max_rooms_per_client;
         let room = self.rooms.get_mut(key).ok_or(BUSY)?;
         let position = room.position.clone().ok_or(BUSY)?;
@@ -108,6 +112,17 @@ impl Home {
         self.shut_if_unused(key);
     }
 
+    /// A session may not be in the room any more.
+    pub(super) fn forbid(&mut self, key: &RoomKey, from: SessionRef, client: &Arc<str>) {
+        let change = self.rooms.get_mut(key).map_or(Change::Nothing, |room| room.leave(client, from));
+        if change != Change::Nothing {
+            let mail = Mail::Expelled { to: from, room: key.clone(), code: Code::RoomNotFound };
+            self.shared.post.send(usize::from(from.shard), mail);
+        }
+        self.went(key, client, change);
+        self.shut_if_unused(key);
+    }
+
     /// The membership of a client ends by the gateway's will. How many sessions it had.
     pub(super) fn expel(&mut self, key: &RoomKey, client: &Arc<str>, code: Code) -> usize {
         let sessions = self.rooms.get(key).map(|room| room.sessions_of(client)).unwrap_or_default();
@@ -132,6 +147,10 @@ impl Home {
     }
 
     fn came(&mut self, key: &RoomKey, client: &Arc<str>, visible: bool) {
+        if self.rooms.get(key).is_some_and(|room| room.count() == 1) {
+            self.tell(HookEvent::Occupied, key, None);
+        }
+        self.tell(HookEvent::Joined, key, Some(client));
         if visible {
             self.presence(key, client, &Status::Online);
         }
@@ -147,6 +166,17 @@ impl Home {
             if visible {
                 self.presence(key, client, &Status::Offline);
             }
+            self.tell(HookEvent::Left, key, Some(client));
+            if self.rooms.get(key).is_some_and(|room| room.count() == 0) {
+                self.tell(HookEvent::Vacated, key, None);
+            }
+        }
+    }
+
+    /// Tells the application, where it wants to know.
+    fn tell(&self, event: HookEvent, key: &RoomKey, client: Option<&Arc<str>>) {
+        if let Some(hook) = self.shared.hook.as_ref().filter(|hook| hook.tells(event)) {
+            hook.tell(event, self.shared.namespace(key.namespace), &key.name, client.map(|c| &**c));
         }
     }
 

@@ -37,6 +37,8 @@ pub(crate) struct Entry {
     pub(crate) said: RefCell<Option<Arc<Said>>>,
     /// Requests that homes have yet to answer.
     pub(crate) unanswered: Cell<usize>,
+    /// The application is asked about what it sent last; it is not read meanwhile, so that what it sends keeps its order.
+    pub(crate) asking: Cell<bool>,
     /// It is not read: so many requests wait for their answers.
     pub(crate) resting: Cell<bool>,
     /// Messages in a row that were not understood.
@@ -85,7 +87,7 @@ impl Entry {
         let unanswered = self.unanswered.get();
         let resting = if self.resting.get() { unanswered > UNANSWERED_MAX / 2 } else { unanswered >= UNANSWERED_MAX };
         self.resting.set(resting);
-        !resting
+        !resting && !self.asking.get()
     }
 
     /// Changes what the session has to do with a room, and forgets the room where nothing is left.

@@ -1,9 +1,10 @@
 //! What a member asks, by the type of its message.
+use super::hooked::Wish;
 use super::{Auth, Fault, Member, auth, ticket};
 use crate::close::Code;
 use crate::config::Permission;
 use crate::rooms::local::{self, Query};
-use crate::rooms::mail::{Ask, Join, Position, RoomKey, Ticket};
+use crate::rooms::mail::{Ask, Position, RoomKey, Ticket};
 use crate::rooms::protocol::{Request, Status, push};
 use crate::rooms::statuses::Change;
 use jiff::Timestamp;
@@ -71,16 +72,7 @@ impl Member {
         if !self.entry.identity.borrow().may_join(rules.join, &room.name) {
             return self.refuse(Code::RoomNotFound, "you may not join this room", None, Some(&ticket));
         }
-        {
-            let mut rooms = self.entry.rooms.borrow_mut();
-            if !rooms.contains_key(&room) && rooms.len() >= self.rooms.shared.rules.max_rooms_per_client {
-                return self.refuse(Code::RoomFull, "you are in too many rooms", None, Some(&ticket));
-            }
-            rooms.entry(room.clone()).or_default().joins += 1;
-        }
-        let (said, rooms) = (self.entry.said.borrow().clone(), self.entry.counted.clone());
-        let join = Join { deflate: self.entry.deflate, since, said, rooms };
-        local::ask(&self.rooms, &self.entry, room, ticket, Ask::Join(Box::new(join)));
+        self.if_allowed(Wish::Join(room, ticket, since));
     }
 
     /// Asks something that only a member of the room may ask.
@@ -99,15 +91,18 @@ impl Member {
         if rules.publish != Permission::Any && !self.entry.identity.borrow().may_publish(rules.publish, &room) {
             return self.refuse(Code::RoomNotFound, "you may not publish to this room", None, Some(&ticket));
         }
-        self.ask(&room, ticket, Ask::Publish { message, named });
+        let room = self.key(&room);
+        if !self.entry.rooms.borrow().contains_key(&room) {
+            return self.refuse(Code::RoomNotFound, "you are not in this room", None, Some(&ticket));
+        }
+        self.if_allowed(Wish::Publish(room, ticket, message, named));
     }
 
     fn broadcast(&self, ticket: Ticket, message: Box<RawValue>, named: bool) {
         if !self.rooms.shared.rules.broadcast_to_all && !self.entry.identity.borrow().claims.broadcast {
             return self.refuse(Code::RoomNotFound, "messages to everyone are not allowed", None, Some(&ticket));
         }
-        let everyone = RoomKey::everyone(self.entry.namespace);
-        local::ask(&self.rooms, &self.entry, everyone, ticket, Ask::Publish { message, named });
+        self.if_allowed(Wish::Publish(RoomKey::everyone(self.entry.namespace), ticket, message, named));
     }
 
     /// The client says something of itself.

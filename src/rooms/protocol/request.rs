@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// The deepest nesting of a message's values.
-const NESTED_MAX: usize = 64;
+pub const NESTED_MAX: usize = 64;
 /// The longest status, in bytes.
 const STATUS_MAX: usize = 64;
 /// Most clients in one question.

@@ -66,6 +66,16 @@ impl Seen {
         sent.push_back(Sent { name, offset, at });
     }
 
+    /// Forgets a message that found no place after all.
+    pub fn forget(&mut self, client: &str, name: Name) {
+        if let Some(sent) = self.clients.get_mut(client) {
+            sent.retain(|s| s.name != name);
+            if sent.is_empty() {
+                self.clients.remove(client);
+            }
+        }
+    }
+
     /// Forgets what is too old.
     pub fn sweep(&mut self, now: Instant, bounds: &Duplicates) {
         self.clients.retain(|_, sent| {

@@ -1,16 +1,12 @@
 //! What is kept of rooms, and for how long.
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::config::{self, Namespace};
+use crate::config::Namespace;
 use serde_json::value::RawValue;
 use std::time::Duration;
 use tokio::time::advance;
 
 const ALL: Batch = Batch { messages: usize::MAX, bytes: usize::MAX };
-
-fn duplicates() -> Duplicates {
-    config::Rooms::default().duplicates
-}
 
 fn key(name: &str) -> RoomKey {
     RoomKey { namespace: Namespace { index: 0 }, name: name.into() }
@@ -58,7 +54,7 @@ fn read(memory: &mut Memory, room: &RoomKey, after: u64) -> Option<usize> {
 
 #[tokio::test(start_paused = true)]
 async fn a_room_that_empties_keeps_everything_for_its_age() {
-    let (mut memory, room) = (Memory::new(duplicates()), key("r"));
+    let (mut memory, room) = (Memory::default(), key("r"));
     let opened = open(&mut memory, &room);
     publish(&mut memory, &room, "one");
     publish(&mut memory, &room, "two");
@@ -82,7 +78,7 @@ async fn a_room_that_empties_keeps_everything_for_its_age() {
 
 #[tokio::test(start_paused = true)]
 async fn a_room_that_was_never_written_to_leaves_no_trace_and_keeps_its_epoch() {
-    let (mut memory, room) = (Memory::new(duplicates()), key("r"));
+    let (mut memory, room) = (Memory::default(), key("r"));
     let first = open(&mut memory, &room);
     memory.shut(&room);
     assert_eq!(memory.kept(), (0, 0));
@@ -91,7 +87,7 @@ async fn a_room_that_was_never_written_to_leaves_no_trace_and_keeps_its_epoch() 
 
 #[tokio::test(start_paused = true)]
 async fn churn_leaves_no_growth() {
-    let mut memory = Memory::new(duplicates());
+    let mut memory = Memory::default();
     for i in 0..60_000 {
         let room = key(&format!("room-{i}"));
         open(&mut memory, &room);
@@ -111,7 +107,7 @@ async fn churn_leaves_no_growth() {
 
 #[tokio::test(start_paused = true)]
 async fn a_repeated_message_gets_its_first_place_however_busy_the_room() {
-    let (mut memory, room) = (Memory::new(duplicates()), key("r"));
+    let (mut memory, room) = (Memory::default(), key("r"));
     open(&mut memory, &room);
     let (first, _) = publish(&mut memory, &room, "first");
     for i in 0..127 {
@@ -127,7 +123,7 @@ async fn a_repeated_message_gets_its_first_place_however_busy_the_room() {
 
 #[tokio::test(start_paused = true)]
 async fn messages_that_age_in_an_open_room_are_let_go() {
-    let (mut memory, room) = (Memory::new(duplicates()), key("r"));
+    let (mut memory, room) = (Memory::default(), key("r"));
     open(&mut memory, &room);
     publish(&mut memory, &room, "one");
     advance(Duration::from_secs(500)).await;
