@@ -334,7 +334,6 @@ async fn a_ban_from_a_room_ends_the_membership_there() {
 }
 
 #[tokio::test]
-#[ignore = "bans are not enforced yet"]
 async fn who_is_banned_stays_out_until_the_ban_is_lifted() {
     let gateway = gateway().await;
     done(&gateway, "PUT", "/api/bans/bob", json!({})).await;
@@ -347,7 +346,6 @@ async fn who_is_banned_stays_out_until_the_ban_is_lifted() {
 }
 
 #[tokio::test]
-#[ignore = "bans are not enforced yet"]
 async fn who_is_banned_from_a_room_joins_others_until_the_ban_is_lifted() {
     let gateway = gateway().await;
     let mut bob = session(&gateway, "bob").await;
