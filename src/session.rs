@@ -56,6 +56,7 @@ pub fn start(around: Surroundings, admitted: Admitted, upgraded: Upgraded) {
     let Upgraded { wire, early, deflate, backend } = upgraded;
     let (record, who, rates) = Record::new(&around.shard, admitted);
     let seat = around.shard.seat(wire);
+    seat.handle.ip.set(record.peer);
     match backend {
         Some(backend) => {
             let (client, relay) = relay(&around, seat, &record.route, rates, who, early, backend);

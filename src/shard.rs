@@ -17,6 +17,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -60,6 +61,8 @@ pub struct Handle {
     pub sent_at: Cell<Instant>,
     /// Messages and payload bytes that were queued for it.
     pub sent: Cell<(u64, u64)>,
+    /// The client's address, where it has one.
+    pub ip: Cell<Option<IpAddr>>,
     /// Who it is, once that is known.
     about: RefCell<Option<Box<About>>>,
     order: RefCell<Option<Close>>,
@@ -114,6 +117,7 @@ impl Shard {
             peer: RefCell::new(Peer::new(wire)),
             sent_at: Cell::new(Instant::now()),
             sent: Cell::new((0, 0)),
+            ip: Cell::new(None),
             about: RefCell::new(None),
             order: RefCell::new(None),
             restart_at: Cell::new(None),

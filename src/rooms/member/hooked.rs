@@ -51,7 +51,7 @@ impl Wish {
             room: (!room.is_everyone()).then_some(&*room.name),
             message_id,
             message,
-            ip: None,
+            ip: entry.handle.ip.get(),
         };
         asker.ask(question).await
     }
@@ -138,7 +138,7 @@ impl Rooms {
         identity: &Identity,
     ) -> Option<impl Future<Output = Option<Close>> + use<>> {
         let asker = self.asker.as_ref().filter(|asker| asker.asks(HookEvent::Connect)).cloned()?;
-        let (client, about) = (identity.client.clone(), handle.about()?);
+        let (client, about, ip) = (identity.client.clone(), handle.about()?, handle.ip.get());
         let namespace = self.shared.namespace(about.namespace).clone();
         Some(async move {
             let question = Question {
@@ -149,7 +149,7 @@ impl Rooms {
                 room: None,
                 message_id: None,
                 message: None,
-                ip: None,
+                ip,
             };
             match asker.ask(question).await {
                 Verdict::Allowed | Verdict::Changed(_) => None,
