@@ -315,6 +315,18 @@ impl<'t> Tables<'t> {
         Ok(found)
     }
 
+    /// So many rooms, named by numbers, each with one message.
+    #[cfg(test)]
+    pub fn fill(&mut self, namespace: &str, rooms: u64) -> Result<(), Error> {
+        for number in 0..rooms {
+            let name = number.to_string();
+            self.rooms.insert((namespace, name.as_str()), (number + 1, "e", 1, 0, 0))?;
+        }
+        self.meta.insert("room", rooms)?;
+        self.changed = true;
+        Ok(())
+    }
+
     /// Takes back a transaction whose commit failed, whether or not it is in the file.
     pub fn take_back(&mut self, undo: &Undo) -> Result<(), Error> {
         for (room, before) in &undo.rooms {
