@@ -26,8 +26,8 @@ pub(super) fn file_in(folder: &Path) -> PathBuf {
 pub(super) struct Folder {
     file: PathBuf,
     handle: File,
-    unsynced: Unsynced,
-    pub faults: Faults,
+    pub unsynced: Unsynced,
+    faults: Faults,
 }
 
 impl Folder {
@@ -141,6 +141,13 @@ impl Folder {
 
     pub fn damaged(&self, what: &dyn std::fmt::Display) -> StoreError {
         StoreError::Damaged { file: self.file.clone(), what: what.to_string().into() }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Closing does not do where a process that is just being started has a copy of the handle.
+        let _ = self.handle.unlock();
     }
 }
 

@@ -146,7 +146,7 @@ fn record(offset: u64) -> Record {
     Record {
         offset,
         at_ms: 1_000 + offset as i64,
-        sender: (offset % 2 == 0).then(|| "ann".into()),
+        sender: offset.is_multiple_of(2).then(|| "ann".into()),
         message_id: format!("m{offset}").into(),
         text: format!("{{\"text\":{offset}}}").into(),
     }

@@ -131,3 +131,23 @@ fn a_full_disk_at_the_first_open_leaves_no_store() {
     }
     Bench::open(&scratch.0).close();
 }
+
+#[test]
+fn what_a_failed_sync_left_behind_is_written_again() {
+    let scratch = Scratch::new();
+    let faults = Faults::default();
+    let folder = disk::Folder::take(&scratch.0, faults.clone()).expect("folder");
+    let database = folder.open().expect("opens");
+    tables::begin(&database).expect("begins");
+    *faults.now.lock().expect("lock") = Fault::Sync;
+    assert!(tables::end(&database).is_err());
+    drop(database);
+    let waiting = folder.unsynced.lock().expect("lock").clone();
+    assert!(waiting.len() > 1 && waiting.contains_key(&0), "{waiting:?}");
+    assert!(folder.open().is_err());
+    assert!(waiting.keys().all(|at| folder.unsynced.lock().expect("lock").contains_key(at)));
+    *faults.now.lock().expect("lock") = Fault::None;
+    let database = folder.open().expect("opens");
+    assert!(tables::begin(&database).is_ok());
+    assert!(folder.unsynced.lock().expect("lock").is_empty());
+}

@@ -252,19 +252,24 @@ fn there_is_a_bound_to_bans() {
 #[test]
 fn there_is_a_bound_to_rooms() {
     let scratch = Scratch::new();
-    let bench = Bench::open(&scratch.0);
-    bench.close();
     let folder = disk::Folder::take(&scratch.0, Faults::default()).expect("folder");
     let database = folder.open().expect("opens");
-    tables::transact(&database, |tables| tables.fill("n", ROOMS_MAX)).expect("filled");
-    tables::end(&database).expect("ends");
-    drop((database, folder));
-    let mut bench = Bench::open(&scratch.0);
-    assert!(!bench.append(message("new", "e", 1)));
-    assert!(bench.append(message("0", "e", 2)));
-    assert!(bench.forget("0"));
-    assert!(bench.append(message("new", "e", 1)));
-    assert!(!bench.append(message("newer", "e", 1)));
+    let mut undo = tables::Undo::default();
+    tables::transact(&database, |tables| {
+        tables.rooms_max = 2;
+        let mut append = |name: &str, offset| {
+            #[expect(clippy::disallowed_methods, reason = "nobody answers")]
+            let (to, _) = unbounded_channel();
+            let append = Box::new(message(name, "e", offset));
+            let outcome = tables.apply(&Request::Append { ticket: 0, append, to }, &mut undo).expect("works");
+            matches!(outcome, queue::Outcome::Done(true))
+        };
+        assert!(append("a", 1) && append("b", 1));
+        assert!(!append("c", 1));
+        assert!(append("a", 2));
+        Ok(())
+    })
+    .expect("commits");
 }
 
 #[test]
