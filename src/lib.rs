@@ -11,7 +11,8 @@
 //! below it. A connection is accepted by [`listen`] on the main thread and handed to a [`shard`]; there
 //! [`tls`] and [`front`] read its request, [`admission`] judges it, and [`session`] runs it: with
 //! [`rooms`] or an echo, or, through [`upstream`], with a backend. What goes out goes through an
-//! [`outbox`]; what comes in is read by [`ws`] and held to [`limits`].
+//! [`outbox`]; what comes in is read by [`ws`] and held to [`limits`]. [`bans`], and the history of durable rooms, are kept
+//! in the [`store`].
 pub mod admin;
 pub mod admission;
 pub mod bans;

@@ -11,8 +11,8 @@
 //! whichever slot is older stays whole until the next commit is on the disk. A commit that was torn by a power cut
 //! fails its checksums, and the one before it holds. (Two phases, and so two fdatasyncs, would help only against one
 //! who chooses which pages reach the disk, and knows the file.) [`Store::open`] reads and checks the whole file every
-//! time, also after a clean end, so a damaged one is known before anything of it is used. That takes about a second for
-//! each GB.
+//! time, also after a clean end, so a damaged one is known before anything of it is used; that takes up to some seconds
+//! for each GB. redb rounds large records up to a power of two, so the file may be twice as large as what is in it.
 //!
 //! **A disk that fails.** A commit that fails is answered with failure, and so is everything until the disk works again,
 //! which is tried at growing intervals of up to 30 s. Linux tells of a failed fsync once, and may then hold pages for

@@ -26,8 +26,8 @@ pub(super) fn file_in(folder: &Path) -> PathBuf {
 pub(super) struct Folder {
     file: PathBuf,
     handle: File,
-    unsynced: Unsynced,
-    pub faults: Faults,
+    pub unsynced: Unsynced,
+    faults: Faults,
 }
 
 impl Folder {
@@ -144,6 +144,13 @@ impl Folder {
     }
 }
 
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Closing does not do where a process that is just being started has a copy of the handle.
+        let _ = self.handle.unlock();
+    }
+}
+
 /// The file as redb sees it.
 #[derive(Debug)]
 struct Disk {
@@ -158,7 +165,13 @@ impl StorageBackend for Disk {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read(offset, out)
+        // A power cut may leave the header of a commit that made the file grow, and not its new length. redb falls back
+        // to the commit before where a page fails its checksum, but gives up where it cannot be read: so what is behind
+        // the end reads as zeros.
+        let there = self.file.len()?.saturating_sub(offset).try_into().unwrap_or(usize::MAX).min(out.len());
+        let (there, behind) = out.split_at_mut(there);
+        behind.fill(0);
+        self.file.read(offset, there)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -217,6 +230,9 @@ impl StorageBackend for Disk {
 pub(super) struct Faults {
     #[cfg(test)]
     pub now: Arc<Mutex<Fault>>,
+    /// Syncs that were asked for.
+    #[cfg(test)]
+    pub syncs: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 /// A fault of the disk.
@@ -245,6 +261,7 @@ impl Faults {
 
     #[cfg(test)]
     fn on_sync(&self) -> io::Result<()> {
+        self.syncs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.check(Fault::Sync)
     }
 

@@ -64,15 +64,18 @@ pub(super) struct Tables<'t> {
     rooms: Table<'t, RoomPlace, RoomValue>,
     records: Table<'t, RecordPlace, RecordValue>,
     bans: Table<'t, BanPlace, BanValue>,
+    /// [`ROOMS_MAX`], but in tests.
+    pub rooms_max: u64,
     /// Whether anything was written.
     changed: bool,
 }
 
-/// Does something in a transaction, and commits it to the disk where something was written.
+/// Does something in a transaction, and commits it to the disk where something was written; what it gave, and whether
+/// that was so.
 pub(super) fn transact<T>(
     database: &Database,
     work: impl FnOnce(&mut Tables<'_>) -> Result<T, Error>,
-) -> Result<T, Error> {
+) -> Result<(T, bool), Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
     let (result, changed) = {
@@ -84,12 +87,12 @@ pub(super) fn transact<T>(
     } else {
         transaction.abort()?;
     }
-    Ok(result)
+    Ok((result, changed))
 }
 
 /// Makes the tables where they are missing, and takes note that the file is in use.
 pub(super) fn begin(database: &Database) -> Result<Ended, Error> {
-    transact(database, |tables| {
+    let begun = transact(database, |tables| {
         let format = tables.meta.get("format")?.map(|f| f.value());
         match format {
             Some(FORMAT) => {}
@@ -105,16 +108,18 @@ pub(super) fn begin(database: &Database) -> Result<Ended, Error> {
         tables.changed = true;
         let closed = tables.meta.remove("closed")?.is_some();
         Ok(if closed { Ended::Cleanly } else { Ended::Uncleanly })
-    })
+    });
+    begun.map(|(ended, _)| ended)
 }
 
 /// Takes note that the file is left.
 pub(super) fn end(database: &Database) -> Result<(), Error> {
-    transact(database, |tables| {
+    let ended = transact(database, |tables| {
         tables.meta.insert("closed", 1)?;
         tables.changed = true;
         Ok(())
-    })
+    });
+    ended.map(|_| ())
 }
 
 impl<'t> Tables<'t> {
@@ -124,6 +129,7 @@ impl<'t> Tables<'t> {
             rooms: transaction.open_table(ROOMS)?,
             records: transaction.open_table(RECORDS)?,
             bans: transaction.open_table(BANS)?,
+            rooms_max: ROOMS_MAX,
             changed: false,
         })
     }
@@ -204,7 +210,7 @@ impl<'t> Tables<'t> {
         let before = self.row(room)?;
         let same = before.as_ref().filter(|row| row.epoch == *epoch);
         let last = same.map_or(*acknowledged, |row| row.offset);
-        if last.checked_add(1) != Some(record.offset) || (before.is_none() && self.rooms.len()? >= ROOMS_MAX) {
+        if last.checked_add(1) != Some(record.offset) || (before.is_none() && self.rooms.len()? >= self.rooms_max) {
             return Ok(false);
         }
         let restarts = same.is_none();

@@ -37,22 +37,22 @@ impl Default for Options {
 struct Worker {
     inbox: Inbox,
     folder: Folder,
-    state: State,
-    /// Of the last transaction.
+    /// `None` after a failure, until the file is opened again: redb does nothing more with one that failed.
+    database: Option<Database>,
+    /// From a failure to the next commit.
+    failing: Option<Failing>,
+    /// What a failed transaction may have left in the file.
     undo: Undo,
     purge: Purge,
     options: Options,
 }
 
-enum State {
-    Open(Database),
-    Broken {
-        why: StoreError,
-        retry_at: Instant,
-        pause: Duration,
-        /// Requests that were answered with failure.
-        refused: u64,
-    },
+struct Failing {
+    why: StoreError,
+    retry_at: Instant,
+    pause: Duration,
+    /// Requests that were answered with failure.
+    refused: usize,
 }
 
 enum Purge {
@@ -81,9 +81,8 @@ pub(super) fn start(folder: &Path, inbox: Inbox, options: Options) -> Result<End
         }
     };
     builder.spawn(whole_life).map_err(|e| no_thread(&e))?;
-    let purge = Purge::Running(None);
-    let state = State::Open(database);
-    let _ = hand_over.send(Worker { inbox, folder, state, undo: Undo::default(), purge, options });
+    let (database, purge) = (Some(database), Purge::Running(None));
+    let _ = hand_over.send(Worker { inbox, folder, database, failing: None, undo: Undo::default(), purge, options });
     Ok(ended)
 }
 
@@ -160,13 +159,11 @@ impl Worker {
                 }
                 Err(why) => {
                     self.undo.merge(undo);
-                    let mut refused = 0;
                     for request in taken.into_iter().chain(left.by_ref()) {
                         request.answer(Err(why.clone()));
-                        refused += 1;
-                    }
-                    if let State::Broken { refused: all, .. } = &mut self.state {
-                        *all += refused;
+                        if let Some(failing) = &mut self.failing {
+                            failing.refused += 1;
+                        }
                     }
                 }
             }
@@ -175,59 +172,67 @@ impl Worker {
 
     /// Does something in a transaction, if the file can be used.
     fn attempt<T>(&mut self, work: impl FnOnce(&mut Tables<'_>) -> Result<T, redb::Error>) -> Result<T, StoreError> {
-        self.mend()?;
-        let State::Open(database) = &self.state else { return Err(StoreError::Ended) };
-        // redb may panic on a page that has changed on the disk since the file was opened.
-        let done = catch_unwind(AssertUnwindSafe(|| transact(database, work)));
-        let why = match done {
-            Ok(Ok(done)) => return Ok(done),
-            Ok(Err(error)) => self.folder.failed(&error),
-            Err(_) => self.folder.failed(&"reading it went wrong"),
-        };
-        tracing::error!("{why}: until it works again, what is asked of the store is refused");
-        self.broken(why.clone(), self.options.retry);
-        Err(why)
-    }
-
-    /// Lets go of the file until the pause is over: redb does nothing more with one that failed.
-    fn broken(&mut self, why: StoreError, pause: Duration) {
-        let refused = if let State::Broken { refused, .. } = self.state { refused } else { 0 };
-        let broken = State::Broken { why, retry_at: Instant::now() + pause, pause, refused };
-        let before = std::mem::replace(&mut self.state, broken);
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(before)));
-    }
-
-    /// Opens the file again after a failure, where it is time for that, and takes back what failed.
-    fn mend(&mut self) -> Result<(), StoreError> {
-        let (pause, refused) = match &self.state {
-            State::Open(_) => return Ok(()),
-            State::Broken { why, retry_at, .. } if Instant::now() < *retry_at => return Err(why.clone()),
-            State::Broken { pause, refused, .. } => (*pause, *refused),
-        };
-        let opened = self.folder.open().and_then(|database| {
-            let (folder, undo) = (&self.folder, &self.undo);
-            let taken_back = catch_unwind(AssertUnwindSafe(|| {
-                tables::begin(&database)?;
-                transact(&database, |tables| tables.take_back(undo))
-            }));
-            match taken_back {
-                Ok(Ok(())) => Ok(database),
-                Ok(Err(error)) => Err(folder.failed(&error)),
-                Err(_) => Err(folder.damaged(&"reading it went wrong")),
+        if let Some(failing) = &self.failing
+            && Instant::now() < failing.retry_at
+        {
+            return Err(failing.why.clone());
+        }
+        let done = self.mended().and_then(|(folder, database)| {
+            // redb may panic on a page that has changed on the disk since the file was opened.
+            match catch_unwind(AssertUnwindSafe(|| transact(database, work))) {
+                Ok(done) => done.map_err(|e| folder.failed(&e)),
+                Err(_) => Err(folder.failed(&"reading it went wrong")),
             }
         });
-        match opened {
-            Ok(database) => {
-                self.undo = Undo::default();
-                self.state = State::Open(database);
-                tracing::warn!(refused, "the store works again");
-                Ok(())
+        match done {
+            // Reading may work where writing does not.
+            Ok((done, committed)) => {
+                if let Some(failing) = self.failing.take_if(|_| committed) {
+                    tracing::warn!(refused = failing.refused, "the store works again");
+                }
+                Ok(done)
             }
             Err(why) => {
-                self.broken(why.clone(), (pause * 2).min(RETRY_MAX.max(self.options.retry)));
+                self.fails(why.clone());
                 Err(why)
             }
         }
+    }
+
+    /// Lets go of the file, until a pause is over.
+    fn fails(&mut self, why: StoreError) {
+        let database = self.database.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
+        let (pause, refused) = match &self.failing {
+            Some(failing) => ((failing.pause * 2).min(RETRY_MAX), failing.refused),
+            None => {
+                tracing::error!("{why}: until it works again, what is asked of the store is refused");
+                (self.options.retry, 0)
+            }
+        };
+        self.failing = Some(Failing { why, retry_at: Instant::now() + pause, pause, refused });
+    }
+
+    /// The file: opened again after a failure, and what failed taken back.
+    fn mended(&mut self) -> Result<(&Folder, &Database), StoreError> {
+        let folder = &self.folder;
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => {
+                let database = folder.open()?;
+                let taken_back = catch_unwind(AssertUnwindSafe(|| {
+                    tables::begin(&database)?;
+                    transact(&database, |tables| tables.take_back(&self.undo))
+                }));
+                match taken_back {
+                    Ok(taken_back) => taken_back.map_err(|e| folder.failed(&e))?,
+                    Err(_) => return Err(folder.damaged(&"reading it went wrong")),
+                };
+                self.undo = Undo::default();
+                database
+            }
+        };
+        Ok((folder, self.database.insert(database)))
     }
 
     /// A slice of a purge, where one is due. A failure puts it off.
@@ -238,10 +243,8 @@ impl Worker {
             Purge::Running(after) => after.take(),
         };
         let now_ms = (self.options.now_ms)();
-        let reached = match self.state {
-            State::Open(_) => self.attempt(|tables| tables.purge(after.as_ref(), now_ms)),
-            State::Broken { .. } => Ok(None),
-        };
+        let reached =
+            if self.failing.is_some() { Ok(None) } else { self.attempt(|tables| tables.purge(after.as_ref(), now_ms)) };
         self.purge = match reached {
             Ok(Some(reached)) => Purge::Running(Some(reached)),
             Ok(None) | Err(_) => Purge::At(Instant::now() + PURGE_EVERY),
@@ -250,14 +253,10 @@ impl Worker {
 
     fn close(&mut self) {
         // A failed commit may be in the file, and would be taken for stored by the next user.
-        let _ = self.mend();
-        let broken = State::Broken {
-            why: StoreError::Ended,
-            retry_at: Instant::now() + PURGE_EVERY,
-            pause: PURGE_EVERY,
-            refused: 0,
+        let mended = self.mended().map(|_| ());
+        let Some(database) = self.database.take().filter(|_| mended.is_ok()) else {
+            return tracing::warn!("the store could not be closed cleanly");
         };
-        let State::Open(database) = std::mem::replace(&mut self.state, broken) else { return };
         let closed = catch_unwind(AssertUnwindSafe(|| {
             tables::end(&database)?;
             database.close().map_err(redb::Error::from)
