@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::Instant;
 
 /// Bytes of deliveries that may wait for one shard. Requests need no bound of their own: a session
 /// has at most 64 of them unanswered.
@@ -302,6 +303,15 @@ pub(super) enum Mail {
         client: Arc<str>,
         /// What it says now.
         said: Arc<Said>,
+    },
+    /// To the shard itself, whose loop sleeps: a client's new status is to be told then.
+    StatusLater {
+        /// When.
+        at: Instant,
+        /// Its namespace.
+        namespace: Namespace,
+        /// The client.
+        client: Arc<str>,
     },
 }
 

@@ -182,17 +182,19 @@ async fn a_member_that_joins_again_gets_what_it_asks_for_and_no_live_message_twi
     let mut alice = session(&gateway, "alice").await;
     let epoch = alice.join("a").await["position"]["epoch"].clone();
     for n in 1..=8 {
-        alice.publish("a", json!(n)).await;
+        alice.json(json!({"type": "message", "payload": {"room_id": "a", "message": n}})).await;
+        assert_eq!(chat(&mut alice).await, (n, json!(n)));
     }
     let joined = join_since(&mut alice, "a", &json!({"epoch": epoch, "offset": 3})).await;
     assert_eq!((&joined["recovered"], &joined["count"]), (&json!(true), &json!(1)), "{joined}");
     for n in 4..=8 {
         assert_eq!(chat(&mut alice).await, (n, json!(n)));
     }
-    alice.publish("a", json!("live")).await;
+    alice.json(json!({"type": "message", "payload": {"room_id": "a", "message": "live"}})).await;
+    assert_eq!(chat(&mut alice).await, (9, json!("live")));
     let joined = join_since(&mut alice, "a", &json!({"epoch": epoch, "offset": 9})).await;
     assert_eq!(joined["recovered"], true, "nothing was missed");
-    alice.publish("a", json!("more")).await;
+    alice.json(json!({"type": "message", "payload": {"room_id": "a", "message": "more"}})).await;
     assert_eq!(chat(&mut alice).await, (10, json!("more")));
 }
 
@@ -271,7 +273,7 @@ async fn for_large_messages(backlog: &str, history: usize) -> Gateway {
 }
 
 fn large(n: usize) -> String {
-    format!("{n:-<LARGE$}")
+    format!("{n}{}", "-".repeat(LARGE - n.to_string().len()))
 }
 
 /// The offset and the body of a frame with a `chat_message`, where it is one.

@@ -10,7 +10,7 @@ const MESSAGES: u64 = 300;
 
 /// The offset of a frame with a `chat_message`, without a reader of JSON: there are 150,000 of them.
 fn offset_of(frame: &raw::Frame) -> Option<u64> {
-    let text = std::str::from_utf8(&frame.payload).unwrap();
+    let text = std::str::from_utf8(&frame.payload).ok()?;
     let (_, rest) = text.strip_prefix(r#"{"type":"chat_message""#)?.split_once(r#""offset":"#).unwrap();
     Some(rest[..rest.find('}').unwrap()].parse().unwrap())
 }
