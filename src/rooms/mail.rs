@@ -104,10 +104,7 @@ pub enum Ask {
     /// The client has changed its status: no answer.
     Status(Arc<Said>),
     /// The next messages for a member that recovers: answered by `Mail::Feed`.
-    More {
-        /// The last message that it was sent.
-        after: u64,
-    },
+    More(Cursor),
 }
 
 /// What a home must know of a session that joins.
@@ -164,6 +161,15 @@ pub enum Answer {
     },
 }
 
+/// Where a member that recovers stands in the history.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cursor {
+    /// Names its recovery: who joins twice recovers twice, and what was asked for the first is void.
+    pub number: u64,
+    /// The last message that it was sent, or has.
+    pub after: u64,
+}
+
 /// How a session became a member.
 pub struct Joined {
     /// The room.
@@ -174,8 +180,8 @@ pub struct Joined {
     pub position: Position,
     /// Where the client said what it has: whether it gets everything that it has missed.
     pub recovered: Option<bool>,
-    /// The last message that the client has, where it must be sent others before those to come.
-    pub missed_after: Option<u64>,
+    /// Where it must be sent messages before those to come: from here on.
+    pub missed: Option<Cursor>,
     /// Whether only the newest messages are sent.
     pub conflated: bool,
 }

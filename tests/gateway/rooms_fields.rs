@@ -190,8 +190,12 @@ async fn envelopes_are_checked_and_the_answer_goes_with_them_where_it_can() {
             refused_for(&mut client, kind, payload, "payload").await;
         }
     }
-    for payload in ["{\"room_id\":\"in\",\"room_id\":\"in\"}", "{\"message\":1,\"room_id\":\"in\",\"message\":1}"] {
-        refused_for(&mut client, "message", payload, "payload").await;
+    for (payload, field) in [
+        ("{\"room_id\":\"in\",\"room_id\":\"in\"}", "room_id"),
+        ("{\"message\":1,\"room_id\":\"in\",\"message\":1}", "message"),
+        ("{\"since\":null,\"s\\u0069nce\":null}", "since"),
+    ] {
+        refused_for(&mut client, "message", payload, field).await;
     }
     let id = "\"metadata\":{\"message_id\":\"x\"}";
     for (text, field, known) in [
@@ -204,7 +208,11 @@ async fn envelopes_are_checked_and_the_answer_goes_with_them_where_it_can() {
         (format!("{{\"type\":\"ping\",\"type\":\"ping\",{id}}}"), "type", true),
         (format!("{{\"type\":\"ping\",\"payload\":{{}},\"payload\":{{}},{id}}}"), "payload", true),
         (format!("{{\"type\":\"ping\",{id},{id}}}"), "metadata", false),
-        ("{\"type\":\"ping\",\"metadata\":{\"message_id\":\"x\",\"message_id\":\"x\"}}".to_owned(), "metadata", false),
+        (
+            "{\"type\":\"ping\",\"metadata\":{\"message_id\":\"x\",\"message_id\":\"x\"}}".to_owned(),
+            "message_id",
+            false,
+        ),
         ("{\"type\":\"ping\",\"metadata\":7}".to_owned(), "metadata", false),
         ("{\"type\":\"ping\",\"metadata\":[]}".to_owned(), "metadata", false),
         ("{\"type\":\"ping\",\"metadata\":{\"message_id\":7}}".to_owned(), "metadata.message_id", false),

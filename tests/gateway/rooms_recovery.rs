@@ -379,7 +379,8 @@ async fn other_makers_clients_recover() {
     let url = format!("ws://{}/ws", gateway.address(0));
     let mut publisher = session(&gateway, "publisher").await;
     publisher.join("peers").await;
-    publisher.join("signal").await;
+    let mut signaller = session(&gateway, "signaller").await;
+    signaller.join("signal").await;
     for peer in [Peer::Node, Peer::Python] {
         if peer.command("client").is_none() {
             continue;
@@ -401,8 +402,8 @@ async fn other_makers_clients_recover() {
         }
         publisher.publish("peers", Value::Null).await;
         // It is back, and waits to be told that it has missed all of them.
-        comes(&mut publisher, "signal", "online").await;
-        publisher.publish("signal", json!("go")).await;
+        comes(&mut signaller, "signal", "online").await;
+        signaller.publish("signal", json!("go")).await;
         let result = within(client).await.unwrap().unwrap();
         assert_eq!(result["recovered"], true, "{peer:?}: {result}");
         let messages = result["messages"].as_array().unwrap();

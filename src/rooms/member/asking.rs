@@ -116,7 +116,11 @@ impl Member {
         let (namespace, statuses) = (self.entry.namespace, &self.rooms.shared.statuses);
         match statuses.change(namespace, &client, status, Instant::now()) {
             Change::Nothing => (),
-            Change::Now(said) => self.rooms.shared.tell_status(namespace, &client, &said),
+            Change::Now(said) => {
+                // At once: what this session asks next must not come before it.
+                local::learns(&self.rooms, &self.entry, &said);
+                self.rooms.shared.tell_status(namespace, &client, &said);
+            }
             Change::Later(at) => {
                 self.rooms.shared.post.send(self.rooms.shard.index, Mail::StatusLater { at, namespace, client });
             }
