@@ -37,8 +37,8 @@ pub async fn narrow_tcp(gateway: &Gateway) -> TcpStream {
 }
 
 /// A session over this connection that reads only what the test reads.
-pub async fn raw_session(tcp: TcpStream, client: &str) -> RawWs {
-    let mut raw = RawWs::over(tcp);
+pub async fn raw_session(stream: impl client::Pipe + 'static, client: &str) -> RawWs {
+    let mut raw = RawWs::over(stream);
     raw.upgrade("/ws", &[&format!("Authorization: Bearer {}", good(client))]).await;
     raw
 }
