@@ -191,3 +191,23 @@ async fn names_are_forgotten_when_they_are_old() {
     }
     assert_eq!(offset, 2);
 }
+
+#[tokio::test]
+async fn a_message_to_all_is_delivered_once_too() {
+    let gateway = rooms("broadcast_to_all = true").await;
+    let mut watcher = session(&gateway, "watcher").await;
+    let mut first = None;
+    for round in 0..4 {
+        let mut alice = brittle(&gateway, "alice").await;
+        let payload = json!({"message": "hear"});
+        alice.json(json!({"type": "message", "payload": payload, "metadata": {"message_id": "once"}})).await;
+        let sent = alice.skip_to("message_sent").await["payload"].clone();
+        let position = first.get_or_insert(sent["position"].clone());
+        assert_eq!((&sent["position"], &sent["duplicate"]), (&*position, &json!(round > 0)), "{sent}");
+        assert!(sent["room_id"].is_null(), "{sent}");
+    }
+    let mut bob = session(&gateway, "bob").await;
+    assert_eq!(bob.ask("message", json!({"message": "end"})).await["type"], "message_sent");
+    assert_eq!(chat(&mut watcher).await, (1, json!("hear")));
+    assert_eq!(chat(&mut watcher).await, (2, json!("end")));
+}
