@@ -222,7 +222,7 @@ impl Home {
             Ask::Gone => self.leave(&request.room, request.from, &request.client, None),
             Ask::Forbidden => self.forbid(&request.room, request.from, &request.client),
             Ask::Status(said) => self.status(&request.room, &request.client, said),
-            Ask::More { after } => self.more(request.room, request.from, request.client, after),
+            Ask::More(cursor) => self.more(request.room, request.from, request.client, cursor),
             Ask::Presences { ref clients } => {
                 let presences = |room: &Room| match clients {
                     Some(clients) => room.those_of(clients, &request.client),
@@ -277,7 +277,7 @@ impl Home {
     fn refuse(&self, request: &Request, code: Code, message: &'static str) {
         let answer = match request.ask {
             Ask::Gone | Ask::Forbidden | Ask::Status(_) => return,
-            Ask::More { .. } => return self.feed(request.from, &request.room, Feed::Stale),
+            Ask::More(_) => return self.feed(request.from, &request.room, Feed::Stale),
             Ask::Presences { .. } => Answer::Presences { found: Vec::new(), whole: false },
             Ask::Join(_) => Answer::Refused { unjoined: Some(request.room.clone()), code, message },
             _ => Answer::Refused { unjoined: None, code, message },

@@ -11,7 +11,7 @@ pub(super) use listed::Listed;
 
 use super::Rooms;
 use super::desk::SessionView;
-use super::mail::{Ask, Frame, Kind, Mail, Request, RoomKey, SessionRef, Ticket};
+use super::mail::{Ask, Cursor, Frame, Kind, Mail, Request, RoomKey, SessionRef, Ticket};
 use super::protocol::push;
 use super::statuses::Said;
 use crate::close::Code;
@@ -80,20 +80,20 @@ impl Local {
         places.filter_map(|place| self.members.get(place as usize).cloned()).collect()
     }
 
-    /// Puts a member into the room's list. `after`: the last message that it has, where it must be sent others before
-    /// those to come. `offset`: that of the room's last message.
-    fn list(&mut self, room: &RoomKey, entry: &Rc<Entry>, offset: u64, after: Option<u64>) {
+    /// Puts a member into the room's list. `missed`: where it must be sent messages before those to come. `offset`: that
+    /// of the room's last message.
+    fn list(&mut self, room: &RoomKey, entry: &Rc<Entry>, offset: u64, missed: Option<Cursor>) {
         let mut rooms = entry.rooms.borrow_mut();
         let membership = rooms.entry(room.clone()).or_default();
         membership.joins = membership.joins.saturating_sub(1);
         let before = membership.place.take();
-        membership.after = after.unwrap_or(0);
+        membership.cursor = missed.unwrap_or_default();
         drop(rooms);
         if let Some(place) = before {
             self.unlist(room, place);
         }
         let listed = self.rooms.entry(room.clone()).or_insert_with(|| Listed::new(offset));
-        let place = listed.push(entry, after.is_some());
+        let place = listed.push(entry, missed.is_some());
         if let Some(membership) = entry.rooms.borrow_mut().get_mut(room) {
             membership.place = Some(place);
         }
@@ -187,20 +187,25 @@ pub(super) fn status(rooms: &Rooms, namespace: Namespace, client: &Arc<str>, sai
     let clients = [Box::from(&**client)];
     let entries = rooms.local.borrow().members(&rooms.shard, namespace, Some(&clients));
     for entry in entries {
-        if entry.said.borrow().as_ref().is_some_and(|known| known.version >= said.version) {
-            continue;
-        }
-        *entry.said.borrow_mut() = Some(said.clone());
-        let keys: Vec<RoomKey> = entry.rooms.borrow().keys().cloned().collect();
-        for room in keys {
-            ask(rooms, &entry, room, "".into(), Ask::Status(said.clone()));
-        }
+        learns(rooms, &entry, said);
+    }
+}
+
+/// A session knows of its client's new status from now on, and tells the rooms it is in.
+pub(super) fn learns(rooms: &Rooms, entry: &Entry, said: &Arc<Said>) {
+    if entry.said.borrow().as_ref().is_some_and(|known| known.version >= said.version) {
+        return;
+    }
+    *entry.said.borrow_mut() = Some(said.clone());
+    let keys: Vec<RoomKey> = entry.rooms.borrow().keys().cloned().collect();
+    for room in keys {
+        ask(rooms, entry, room, "".into(), Ask::Status(said.clone()));
     }
 }
 
 /// Posts a request of this member to the home of a room.
 pub(super) fn ask(rooms: &Rooms, entry: &Entry, room: RoomKey, ticket: Ticket, ask: Ask) {
-    if !matches!(ask, Ask::Gone | Ask::Forbidden | Ask::Status(_) | Ask::More { .. }) {
+    if !matches!(ask, Ask::Gone | Ask::Forbidden | Ask::Status(_) | Ask::More(_)) {
         entry.unanswered.set(entry.unanswered.get() + 1);
     }
     let client = entry.identity.borrow().client.clone();

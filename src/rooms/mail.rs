@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::Instant;
 
 /// Bytes of deliveries that may wait for one shard. Requests need no bound of their own: a session
 /// has at most 64 of them unanswered.
@@ -105,10 +106,7 @@ pub enum Ask {
     /// The client has changed its status: no answer.
     Status(Arc<Said>),
     /// The next messages for a member that recovers: answered by `Mail::Feed`.
-    More {
-        /// The last message that it was sent.
-        after: u64,
-    },
+    More(Cursor),
 }
 
 /// What a home must know of a session that joins.
@@ -165,6 +163,15 @@ pub enum Answer {
     },
 }
 
+/// Where a member that recovers stands in the history.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cursor {
+    /// Names its recovery: who joins twice recovers twice, and what was asked for the first is void.
+    pub number: u64,
+    /// The last message that it was sent, or has.
+    pub after: u64,
+}
+
 /// How a session became a member.
 pub struct Joined {
     /// The room.
@@ -175,8 +182,8 @@ pub struct Joined {
     pub position: Position,
     /// Where the client said what it has: whether it gets everything that it has missed.
     pub recovered: Option<bool>,
-    /// The last message that the client has, where it must be sent others before those to come.
-    pub missed_after: Option<u64>,
+    /// Where it must be sent messages before those to come: from here on.
+    pub missed: Option<Cursor>,
     /// Whether only the newest messages are sent.
     pub conflated: bool,
 }
@@ -304,6 +311,15 @@ pub(super) enum Mail {
         client: Arc<str>,
         /// What it says now.
         said: Arc<Said>,
+    },
+    /// To the shard itself, whose loop sleeps: a client's new status is to be told then.
+    StatusLater {
+        /// When.
+        at: Instant,
+        /// Its namespace.
+        namespace: Namespace,
+        /// The client.
+        client: Arc<str>,
     },
 }
 

@@ -11,7 +11,11 @@ async fn gateway(rooms: &str) -> Gateway {
 
 /// A session of this client, past its `connection_established`.
 pub async fn session(gateway: &Gateway, client: &str) -> Client {
-    let mut session = gateway.open_as("/ws", &good(client)).await;
+    greeted(gateway.open_as("/ws", &good(client)).await, client).await
+}
+
+/// The session, past its `connection_established`, which has to name this client.
+pub async fn greeted(mut session: Client, client: &str) -> Client {
     let established = session.expect("connection_established").await;
     assert_eq!(established["payload"]["client_id"], client, "{established}");
     session

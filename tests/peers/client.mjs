@@ -11,16 +11,22 @@ const options = { maxPayload: 64 << 20, perMessageDeflate: { threshold: 0 }, hea
 if (process.env.WSGATE_TEST_CA) options.ca = readFileSync(process.env.WSGATE_TEST_CA);
 if (process.env.WSGATE_TEST_ORIGIN) options.origin = process.env.WSGATE_TEST_ORIGIN;
 const protocols = (process.env.WSGATE_TEST_PROTOCOLS ?? "").split(",").filter(Boolean);
-if (["rooms", "listen"].includes(scenario)) protocols.push("rooms.v1", "bearer", token);
+if (["rooms", "listen", "recover", "typing"].includes(scenario)) protocols.push("rooms.v1", "bearer", token);
 
-const socket = new WebSocket(url, protocols, options);
-const queue = [];
+let socket;
+let queue;
 let wake = () => {};
-const arrived = (item) => (queue.push(item), wake());
-socket.on("message", (data, binary) => arrived({ data, binary }));
-socket.on("close", (code, reason) => arrived({ code, reason: reason.toString() }));
-socket.on("unexpected-response", (_, response) => arrived({ status: response.statusCode }));
-socket.on("error", (error) => arrived({ error: error.message }));
+const open = () => {
+  const own = [];
+  const arrived = (item) => (own.push(item), wake());
+  queue = own;
+  socket = new WebSocket(url, protocols, options);
+  socket.on("message", (data, binary) => arrived({ data, binary }));
+  socket.on("close", (code, reason) => arrived({ code, reason: reason.toString() }));
+  socket.on("unexpected-response", (_, response) => arrived({ status: response.statusCode }));
+  socket.on("error", (error) => arrived({ error: error.message }));
+};
+open();
 const next = async () => {
   while (queue.length === 0) await new Promise((resolve) => (wake = resolve));
   return queue.shift();
@@ -85,6 +91,34 @@ const scenarios = {
     let text;
     while ((text = (await message("chat_message")).payload.message) !== null) texts.push([Buffer.byteLength(text), sum(Buffer.from(text))]);
     await finish({ messages: texts.length, texts });
+  },
+  // Is cut off after the first message of a room, comes back, and recovers up to a message that is null.
+  async recover() {
+    await message("connection_established");
+    say("join_room", { room_id: "peers" });
+    const since = (await message("chat_message")).payload.position;
+    socket.terminate();
+    open();
+    await message("connection_established");
+    say("join_room", { room_id: "signal" });
+    await message("chat_message");
+    say("join_room", { room_id: "peers", since });
+    const { recovered } = (await message("room_joined")).payload;
+    const messages = [];
+    let chat;
+    while ((chat = (await message("chat_message")).payload).message !== null) messages.push([chat.position.offset, chat.message]);
+    await finish({ recovered, messages });
+  },
+  // Types, and waits until another has begun to type and has stopped.
+  async typing() {
+    await message("connection_established");
+    say("join_room", { room_id: "peers" });
+    await message("room_joined");
+    say("typing_start", { room_id: "peers" });
+    const started = await message("typing_start");
+    const stopped = await message("typing_stop");
+    say("typing_stop", { room_id: "peers" });
+    await finish({ started: started.payload, stopped: stopped.payload });
   },
   // Waits for the end, whoever makes it.
   async end() {

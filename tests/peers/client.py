@@ -19,7 +19,7 @@ if ca := os.environ.get("WSGATE_TEST_CA"):
     options["ssl"].verify_flags &= ~ssl.VERIFY_X509_STRICT  # a self-signed certificate is its own root
 if origin := os.environ.get("WSGATE_TEST_ORIGIN"):
     options["origin"] = origin
-if scenario in ("rooms", "listen"):
+if scenario in ("rooms", "listen", "recover", "typing"):
     protocols += ["rooms.v1", "bearer", token]
 
 
@@ -70,6 +70,36 @@ async def listen(socket):
     return {"messages": len(texts), "texts": texts}
 
 
+async def recover(socket):
+    """Is cut off after the first message of a room, comes back, and recovers up to a message that is null."""
+    await message(socket, "connection_established")
+    await say(socket, "join_room", {"room_id": "peers"})
+    since = (await message(socket, "chat_message"))["payload"]["position"]
+    socket.transport.abort()
+    async with connect(url, subprotocols=protocols, **options) as back:
+        await message(back, "connection_established")
+        await say(back, "join_room", {"room_id": "signal"})
+        await message(back, "chat_message")
+        await say(back, "join_room", {"room_id": "peers", "since": since})
+        recovered = (await message(back, "room_joined"))["payload"]["recovered"]
+        messages = []
+        while (chat := (await message(back, "chat_message"))["payload"])["message"] is not None:
+            messages.append([chat["position"]["offset"], chat["message"]])
+    return {"recovered": recovered, "messages": messages}
+
+
+async def typing(socket):
+    """Types, and waits until another has begun to type and has stopped."""
+    await message(socket, "connection_established")
+    await say(socket, "join_room", {"room_id": "peers"})
+    await message(socket, "room_joined")
+    await say(socket, "typing_start", {"room_id": "peers"})
+    started = await message(socket, "typing_start")
+    stopped = await message(socket, "typing_stop")
+    await say(socket, "typing_stop", {"room_id": "peers"})
+    return {"started": started["payload"], "stopped": stopped["payload"]}
+
+
 async def end(socket):
     """Waits for the end, whoever makes it."""
     try:
@@ -82,7 +112,8 @@ async def end(socket):
 async def main():
     try:
         async with connect(url, subprotocols=protocols or None, **options) as socket:
-            result = await {"echo": echo, "rooms": rooms, "listen": listen, "end": end}[scenario](socket)
+            scenarios = {"echo": echo, "rooms": rooms, "listen": listen, "recover": recover, "typing": typing, "end": end}
+            result = await scenarios[scenario](socket)
             if scenario != "end":
                 await socket.close(1000, "done")
                 extensions = ", ".join(extension.name for extension in socket.protocol.extensions)

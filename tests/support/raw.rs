@@ -205,6 +205,21 @@ impl RawWs {
         Some(Frame { first: head[0], payload: self.take(length as usize).await })
     }
 
+    /// As [`try_read_frame`](Self::try_read_frame), where the connection may also end within a frame.
+    pub async fn try_read_whole_frame(&mut self) -> Option<Frame> {
+        let needed = |rest: &[u8]| match rest.get(1)? {
+            126 => Some(4 + usize::from(u16::from_be_bytes([*rest.get(2)?, *rest.get(3)?]))),
+            127 => Some(10 + u64::from_be_bytes(rest.get(2..10)?.try_into().unwrap()) as usize),
+            short => Some(2 + usize::from(*short)),
+        };
+        while needed(&self.rest).is_none_or(|length| self.rest.len() < length) {
+            if !self.fill().await {
+                return None;
+            }
+        }
+        self.try_read_frame().await
+    }
+
     pub async fn read_frame(&mut self) -> Frame {
         self.try_read_frame().await.expect("the connection ended before a frame")
     }

@@ -3,7 +3,7 @@ use super::{BUSY, Code, Home, Join, Refused};
 use crate::config::HookEvent;
 use crate::rooms::broker::Batch;
 use crate::rooms::crowd::CROWD;
-use crate::rooms::mail::{Answer, Ask, Except, Joined, Mail, Request, RoomKey, SessionRef, Ticket};
+use crate::rooms::mail::{Answer, Ask, Cursor, Except, Joined, Mail, Request, RoomKey, SessionRef, Ticket};
 use crate::rooms::protocol::{Status, push};
 use crate::rooms::room::{Change, Newcomer, Room};
 use crate::rooms::statuses::Said;
@@ -89,7 +89,7 @@ impl Home {
             room: key.clone(),
             count: room.count_for(client),
             recovered: since.map(|since| !conflated && (recovers.is_some() || *since == position)),
-            missed_after: since.filter(|_| recovers.is_some()).map(|since| since.offset),
+            missed: recovers.zip(since).map(|(number, since)| Cursor { number, after: since.offset }),
             position,
             conflated,
         };

@@ -2,7 +2,7 @@
 use super::Home;
 use crate::rooms::broker::{Batch, Message};
 use crate::rooms::desk::{HistoryView, Reply};
-use crate::rooms::mail::{Feed, Frame, Kind, Mail, RoomKey, SessionRef};
+use crate::rooms::mail::{Cursor, Feed, Frame, Kind, Mail, RoomKey, SessionRef};
 use std::sync::Arc;
 
 /// What a member that recovers, or a shard that catches up, is sent at once.
@@ -34,11 +34,12 @@ const HISTORY_BYTES_MAX: usize = 8 << 20;
 
 impl Home {
     /// A member that recovers can take more.
-    pub(super) fn more(&mut self, room: RoomKey, from: SessionRef, client: Arc<str>, after: u64) {
+    pub(super) fn more(&mut self, room: RoomKey, from: SessionRef, client: Arc<str>, cursor: Cursor) {
+        let Cursor { number, after } = cursor;
         let seat = self.rooms.get_mut(&room).and_then(|r| r.seat(&client, from));
-        let Some(number) = seat.and_then(|seat| seat.recovers) else {
+        if seat.is_none_or(|seat| seat.recovers != Some(number)) {
             return self.feed(from, &room, Feed::Stale);
-        };
+        }
         let ticket = self.number();
         self.reading.insert(ticket, Reading::Feed { room: room.clone(), from, client, number, after });
         self.broker.read(ticket, &room, after, BATCH);

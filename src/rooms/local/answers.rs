@@ -43,14 +43,14 @@ pub(in crate::rooms) fn answer(rooms: &Rooms, to: SessionRef, ticket: Ticket, an
 }
 
 fn joined(rooms: &Rooms, entry: &Rc<Entry>, ticket: &str, joined: Joined) {
-    let Joined { room, count, position, recovered, missed_after, conflated } = joined;
+    let Joined { room, count, position, recovered, missed, conflated } = joined;
     let recovered = recovered.map(|yes| format!(r#","recovered":{yes}"#)).unwrap_or_default();
     let conflated = if conflated { r#","conflated":true"# } else { "" };
     let payload =
         format!(r#"{{"room_id":"{}","count":{count},"position":{position}{recovered}{conflated}}}"#, room.name);
-    rooms.local.borrow_mut().list(&room, entry, position.offset, missed_after);
+    rooms.local.borrow_mut().list(&room, entry, position.offset, missed);
     entry.say("room_joined", &payload, Some(ticket), Instant::now());
-    if missed_after.is_some() {
+    if missed.is_some() {
         entry.recovery.borrow_mut().rooms.push_back(room);
         entry.feed(rooms);
     }

@@ -5,7 +5,7 @@ use crate::config::Namespace;
 use crate::identity::Identity;
 use crate::limits::ClientRooms;
 use crate::metrics::{Direction, ServiceLabel};
-use crate::rooms::mail::{Except, Frame, RoomKey, SessionRef};
+use crate::rooms::mail::{Cursor, Except, Frame, RoomKey, SessionRef};
 use crate::rooms::protocol::push;
 use crate::rooms::statuses::Said;
 use crate::shard::{Handle, Shard};
@@ -55,8 +55,8 @@ pub(crate) struct Entry {
 pub(crate) struct Membership {
     /// Its place in the room's list of this shard, where it is a member.
     pub(crate) place: Option<Place>,
-    /// Where it recovers: the last message that it was sent.
-    pub(crate) after: u64,
+    /// Where it stands, where it recovers.
+    pub(crate) cursor: Cursor,
     /// Joins that are not answered yet.
     pub(crate) joins: u32,
 }

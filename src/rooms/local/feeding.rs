@@ -35,10 +35,10 @@ impl Entry {
             let memberships = self.rooms.borrow();
             let recovering = |m: &&Membership| matches!(m.place, Some(Place::Recovering(_)));
             if let Some(membership) = memberships.get(room).filter(recovering) {
-                let (room, after) = (room.clone(), membership.after);
+                let (room, cursor) = (room.clone(), membership.cursor);
                 recovery.asked = true;
                 drop((recovery, memberships));
-                return ask(rooms, self, room, "".into(), Ask::More { after });
+                return ask(rooms, self, room, "".into(), Ask::More(cursor));
             }
             drop(memberships);
             recovery.rooms.pop_front();
@@ -87,7 +87,7 @@ pub(in crate::rooms) fn feed(rooms: &Rooms, to: SessionRef, room: &RoomKey, feed
             if live {
                 becomes_live(rooms, &entry, room);
             } else if let Some(membership) = entry.rooms.borrow_mut().get_mut(room) {
-                membership.after = last;
+                membership.cursor.after = last;
             }
         }
     }

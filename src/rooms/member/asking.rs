@@ -4,7 +4,7 @@ use super::{Auth, Fault, Member, auth, ticket};
 use crate::close::Code;
 use crate::config::Permission;
 use crate::rooms::local::{self, Query};
-use crate::rooms::mail::{Ask, Position, RoomKey, Ticket};
+use crate::rooms::mail::{Ask, Mail, Position, RoomKey, Ticket};
 use crate::rooms::protocol::{Request, Status, push};
 use crate::rooms::statuses::Change;
 use jiff::Timestamp;
@@ -111,8 +111,14 @@ impl Member {
         let (namespace, statuses) = (self.entry.namespace, &self.rooms.shared.statuses);
         match statuses.change(namespace, &client, status, Instant::now()) {
             Change::Nothing => (),
-            Change::Now(said) => self.rooms.shared.tell_status(namespace, &client, &said),
-            Change::Later(at) => self.rooms.schedule.borrow_mut().enter(at, (namespace, client)),
+            Change::Now(said) => {
+                // At once: what this session asks next must not come before it.
+                local::learns(&self.rooms, &self.entry, &said);
+                self.rooms.shared.tell_status(namespace, &client, &said);
+            }
+            Change::Later(at) => {
+                self.rooms.shared.post.send(self.rooms.shard.index, Mail::StatusLater { at, namespace, client });
+            }
             Change::Full => self.refuse(Code::Unknown, "too many clients have a status", None, Some(ticket)),
         }
     }

@@ -65,6 +65,12 @@ object! {
 }
 
 object! {
+    struct Named {
+        metadata: &'a RawValue = "metadata",
+    }
+}
+
+object! {
     struct Metadata {
         message_id: &'a RawValue = "message_id",
     }
@@ -117,20 +123,34 @@ pub struct Fault {
 /// Reads the envelope.
 pub fn read(text: &str) -> Result<Request<'_>, Fault> {
     let fault = |message| Fault { message_id: None, message };
-    let envelope: Envelope = serde_json::from_str(text).map_err(|e| {
-        fault(match e.classify() {
-            serde_json::error::Category::Data => {
-                "the message, \"payload\" and \"metadata\" must be objects that name each member once".into()
-            }
-            _ => Cow::Borrowed("the message is not valid JSON"),
-        })
-    })?;
+    let envelope: Envelope = serde_json::from_str(text).map_err(|e| malformed(text, &e))?;
     let message_id = envelope.metadata.flatten().and_then(|m| m.message_id).filter(|id| id.get() != "null");
     let message_id = message_id.map(|id| name(id, "metadata.message_id")).transpose().map_err(fault)?;
     let with_id = |message| Fault { message_id: message_id.as_deref().map(str::to_owned), message };
     let Some(kind) = envelope.kind else { return Err(with_id("\"type\" is missing".into())) };
     let kind = string(kind, "type").map_err(with_id)?;
     Ok(Request { kind, message_id, payload: envelope.payload.flatten().unwrap_or_default() })
+}
+
+/// Why a text is no envelope.
+fn malformed(text: &str, error: &serde_json::Error) -> Fault {
+    if !error.is_data() {
+        return Fault { message_id: None, message: "the message is not valid JSON".into() };
+    }
+    let words = error.to_string();
+    let twice = words.strip_prefix("duplicate field `").and_then(|rest| rest.split_once('`'));
+    let message = match twice {
+        Some((field, _)) => format!("\"{field}\" is there twice").into(),
+        None => "the message, \"payload\" and \"metadata\" must be objects".into(),
+    };
+    Fault { message_id: message_id_of(text), message }
+}
+
+/// The client's name for a message that has faults elsewhere.
+fn message_id_of(text: &str) -> Option<String> {
+    let raw = serde_json::from_str::<Named>(text).ok()?.metadata?;
+    let id = serde_json::from_str::<Metadata>(raw.get()).ok()?.message_id?;
+    name(id, "metadata.message_id").ok().map(Cow::into_owned)
 }
 
 impl<'a> Payload<'a> {
@@ -362,6 +382,27 @@ mod tests {
 
     #[test]
     fn a_duplicate_member_is_a_fault() {
-        assert!(read(r#"{"type":"x","type":"y"}"#).is_err());
+        for (text, field, message_id) in [
+            (r#"{"type":"x","type":"y"}"#, "\"type\"", None),
+            (r#"{"type":"x","payload":{"limit":1,"limit":1},"metadata":{"message_id":"m"}}"#, "\"limit\"", Some("m")),
+            (r#"{"type":"x","metadata":{"message_id":"m","message_id":"m"}}"#, "\"message_id\"", None),
+        ] {
+            let fault = read(text).err().unwrap();
+            assert!(fault.message.contains(field), "{text}: {}", fault.message);
+            assert_eq!(fault.message_id.as_deref(), message_id, "{text}");
+        }
+        assert!(read(r#"{"type":"x","else":1,"else":2,"payload":{"message":{"a":1,"a":2}}}"#).is_ok());
+    }
+
+    #[test]
+    fn the_answer_goes_with_a_message_whose_payload_is_wrong() {
+        for text in [
+            r#"{"type":"x","payload":7,"metadata":{"message_id":"m"}}"#,
+            r#"{"metadata":{"x":[],"message_id":"m"},"type":"x","payload":[1]}"#,
+        ] {
+            let fault = read(text).err().unwrap();
+            assert!(fault.message.contains("\"payload\""), "{text}: {}", fault.message);
+            assert_eq!(fault.message_id.as_deref(), Some("m"), "{text}");
+        }
     }
 }
