@@ -180,6 +180,11 @@ impl Room {
         self.clients.get(client).is_some_and(Client::is_hidden)
     }
 
+    /// What others are shown of a client that is here.
+    pub fn shown(&self, client: &str) -> Option<Status> {
+        self.clients.get(client).map(Client::shown)
+    }
+
     /// Whether some member takes compressed frames.
     pub fn wants_deflate(&self) -> bool {
         self.deflating > 0

@@ -153,6 +153,11 @@ impl Home {
         self.tell(HookEvent::Joined, key, Some(client));
         if visible {
             self.presence(key, client, &Status::Online);
+            // Those who are there would take it for online until it says something else.
+            let room = self.rooms.get(key).filter(|room| room.count() <= CROWD);
+            if let Some(status @ Status::Text(_)) = room.and_then(|room| room.shown(client)) {
+                self.presence(key, client, &status);
+            }
         }
     }
 

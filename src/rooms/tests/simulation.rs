@@ -134,6 +134,7 @@ impl Sim {
     }
 
     async fn run(&mut self, steps: usize) {
+        self.many_connect();
         for step in 0..steps {
             self.step = step;
             self.act().await;

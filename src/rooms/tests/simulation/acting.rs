@@ -72,6 +72,19 @@ impl Sim {
         self.sessions.get_mut(&number).unwrap().ask(text, asked);
     }
 
+    /// A run begins in the middle of things.
+    pub(super) fn many_connect(&mut self) {
+        for client in 0..self.clients.len() {
+            self.connects(client);
+            let number = self.next_session;
+            for room in self.clients[client].rooms.clone() {
+                if self.dice.percent(50) {
+                    self.joins(number, room);
+                }
+            }
+        }
+    }
+
     fn someone_connects(&mut self) {
         let client = self.dice.below(self.clients.len());
         if self.sessions.values().filter(|s| s.client == client).count() < SESSIONS_PER_CLIENT {

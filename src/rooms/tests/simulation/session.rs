@@ -138,11 +138,12 @@ impl Session {
     /// What has come, each with its bytes on the wire, and whether the socket has ended.
     pub(super) fn read(&mut self, most: usize) -> (Vec<(Value, usize)>, bool) {
         let mut cx = Context::from_waker(Waker::noop());
-        let mut buffer = vec![0; most];
+        let mut buffer = [0; 16 << 10];
         let mut taken = 0;
         let mut ended = false;
         while taken < most && !ended {
-            let mut buffer = ReadBuf::new(&mut buffer[..most - taken]);
+            let part = (most - taken).min(buffer.len());
+            let mut buffer = ReadBuf::new(&mut buffer[..part]);
             match Pin::new(&mut self.pipe).poll_read(&mut cx, &mut buffer) {
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => ended = true,
                 Poll::Ready(Ok(())) => {
