@@ -50,8 +50,16 @@ pub(super) enum Waiting {
 #[derive(Clone, Copy, Default)]
 struct Presence {
     sessions: u32,
-    /// Names the loss that its members have yet to be told of.
-    behind: Option<u64>,
+    behind: Option<Behind>,
+}
+
+/// Deliveries to a shard have been left out.
+#[derive(Clone, Copy)]
+struct Behind {
+    /// Names this.
+    loss: u64,
+    /// Its members are told that they have lost their place: they need nothing more.
+    for_good: bool,
 }
 
 struct Client {
@@ -283,19 +291,25 @@ impl Room {
         forward
     }
 
-    /// Shards that have members and get every delivery.
+    /// Shards that have members and get every message.
     pub fn shards(&self) -> impl Iterator<Item = usize> + '_ {
         self.shards.iter().enumerate().filter(|(_, s)| s.sessions > 0 && s.behind.is_none()).map(|(i, _)| i)
     }
 
-    /// Whether deliveries to this shard have been left out: the name of that loss.
-    pub fn behind(&self, shard: u16) -> Option<u64> {
-        self.shards[usize::from(shard)].behind
+    /// Shards that get what is no message, and cannot be had again: those too that catch up.
+    pub fn shards_to_tell(&self) -> impl Iterator<Item = usize> + '_ {
+        let told = |s: &Presence| s.sessions > 0 && !s.behind.is_some_and(|behind| behind.for_good);
+        self.shards.iter().enumerate().filter(move |(_, s)| told(s)).map(|(i, _)| i)
     }
 
-    /// A delivery to this shard was left out: it gets none until it has caught up, or its members have been told.
-    pub fn fell_behind(&mut self, shard: usize, loss: u64) {
-        self.shards[shard].behind = Some(loss);
+    /// Whether deliveries to this shard have been left out: the name of that loss.
+    pub fn behind(&self, shard: u16) -> Option<u64> {
+        self.shards[usize::from(shard)].behind.map(|behind| behind.loss)
+    }
+
+    /// A delivery to this shard was left out: it gets no message until it has caught up, or its members have been told.
+    pub fn fell_behind(&mut self, shard: usize, loss: u64, for_good: bool) {
+        self.shards[shard].behind = Some(Behind { loss, for_good });
     }
 
     /// The shard has all deliveries again.

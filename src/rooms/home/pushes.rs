@@ -65,8 +65,14 @@ impl Home {
 
     fn deliver(&mut self, key: &RoomKey, frame: &Frame, kind: &Kind) {
         let Some(room) = self.rooms.get_mut(key) else { return };
-        let shards: smallvec::SmallVec<[usize; 8]> =
-            if key.is_everyone() { (0..self.shared.post.shards()).collect() } else { room.shards().collect() };
+        let is_message = matches!(kind, Kind::Chat(_));
+        let shards: smallvec::SmallVec<[usize; 8]> = if key.is_everyone() {
+            (0..self.shared.post.shards()).collect()
+        } else if is_message {
+            room.shards().collect()
+        } else {
+            room.shards_to_tell().collect()
+        };
         for shard in shards {
             let copy = frame.on_its_own(shard != self.shard.index);
             if self.shared.post.deliver(shard, key.clone(), copy, kind.clone()) {
@@ -75,8 +81,8 @@ impl Home {
             self.next_number += 1;
             let (room_key, loss) = (key.clone(), self.next_number);
             // A message can be had a second time, but for one to everyone; what is none cannot.
-            let again = matches!(kind, Kind::Chat(_)) && !key.is_everyone();
-            room.fell_behind(shard, loss);
+            let again = is_message && !key.is_everyone();
+            room.fell_behind(shard, loss, !again);
             let behind = Mail::Behind { room: room_key.clone(), loss };
             self.shared.post.send(shard, if again { behind } else { Mail::Overtaken { room: room_key, loss } });
         }

@@ -52,6 +52,26 @@ async fn a_shard_that_falls_behind_is_caught_up_from_the_history() {
     assert_eq!(house.gauges(), (0, 0));
 }
 
+/// Nothing would tell it later who has gone meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_falls_behind_is_told_who_comes_and_goes() {
+    let (house, room, mut alice, mut bob) = one_shard_full(rules());
+    house.seen(&mut alice).await;
+    bob.publish(&room, "one");
+    bob.leave(&room, "leave");
+    house.handle_all(&house.shards[1]);
+    house.empty(0);
+    settle(&house);
+    let seen = house.seen(&mut alice).await;
+    let offline = seen.iter().find(|m| m["type"] == "presence_update").expect("nobody was told");
+    assert_eq!(offline["payload"]["status"], "offline");
+    assert_eq!(texts(&seen), ["one"]);
+    alice.lose();
+    bob.lose();
+    settle(&house);
+    assert_eq!(house.gauges(), (0, 0));
+}
+
 /// More than a batch of it, and a mailbox that is full again in between.
 #[tokio::test(start_paused = true)]
 async fn a_shard_catches_up_as_fast_as_it_can() {

@@ -77,6 +77,8 @@ pub(super) struct Seen {
     /// The offset of the next message.
     pub(super) next: u64,
     pub(super) conflated: bool,
+    /// Nothing has come since it joined.
+    pub(super) fresh: bool,
     /// It may still be fed from the history, and be overtaken.
     pub(super) recovers: bool,
     /// The others, by what the session has been told since it asked for the members.
@@ -93,6 +95,7 @@ impl Seen {
             epoch: position.epoch.clone(),
             next: position.offset + 1,
             conflated,
+            fresh: true,
             recovers: false,
             believed: None,
             started: BTreeMap::new(),
@@ -106,7 +109,8 @@ impl Seen {
         assert_eq!(position.epoch, self.epoch, "a message of another epoch");
         if self.conflated {
             // What waits when one joins comes after, and is the room's last message.
-            assert!(position.offset + 1 >= self.next, "offset {} where {} was next", position.offset, self.next);
+            let waited = u64::from(std::mem::take(&mut self.fresh));
+            assert!(position.offset + waited >= self.next, "offset {} where {} was next", position.offset, self.next);
         } else {
             assert_eq!(position.offset, self.next, "a message is missing, or comes twice");
         }
