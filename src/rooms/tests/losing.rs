@@ -120,6 +120,27 @@ async fn members_of_a_shard_that_cannot_catch_up_are_told_and_the_others_lose_no
     assert_eq!(house.gauges(), (0, 0));
 }
 
+/// The mailbox takes nothing at all: others there cannot be told that she has come, and lose their place, as she does.
+#[tokio::test(start_paused = true)]
+async fn who_joins_where_others_lose_their_place_is_told_the_same() {
+    let (house, room, mut alice, mut bob) = one_shard_full(rules());
+    house.fill(0);
+    let mut carol = house.tab_with_member_only(0, "carol");
+    carol.join(&room, "join");
+    house.handle_all(&house.shards[1]);
+    house.empty(0);
+    house.empty(0);
+    settle(&house);
+    let seen = house.seen(&mut carol).await;
+    let kinds: Vec<&str> = seen.iter().map(|m| m["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["room_joined", "room_left"], "{seen:?}");
+    for tab in [&mut alice, &mut bob, &mut carol] {
+        tab.lose();
+    }
+    settle(&house);
+    assert_eq!(house.gauges(), (0, 0));
+}
+
 /// The room that a shard lost is not the one that has its name by the time the home hears of it.
 #[tokio::test(start_paused = true)]
 async fn a_loss_is_of_the_room_that_was_lost() {
