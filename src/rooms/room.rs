@@ -29,8 +29,8 @@ pub struct Room {
     pub typing: Typing,
     /// How far each client has read.
     pub receipts: HashMap<Arc<str>, u64>,
-    /// When a conflated room was last sent a message, and the newest since then.
-    pub conflated: (Option<Instant>, Option<Message>),
+    /// When a conflated room was last sent a message, and its offset; and the newest since then.
+    pub conflated: (Option<(Instant, u64)>, Option<Message>),
     clients: BTreeMap<Arc<str>, Client>,
     shards: Vec<Presence>,
     /// Sessions that take compressed frames.
@@ -186,6 +186,14 @@ impl Room {
     /// Whether a client that is here is invisible.
     pub fn is_hidden(&self, client: &str) -> bool {
         self.clients.get(client).is_some_and(Client::is_hidden)
+    }
+
+    /// The offset of the last message that members were sent.
+    pub fn sent(&self) -> u64 {
+        match self.conflated {
+            (Some((_, offset)), _) => offset,
+            _ => self.position.as_ref().map_or(0, |position| position.offset),
+        }
     }
 
     /// What others are shown of a client that is here.

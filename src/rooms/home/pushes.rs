@@ -23,7 +23,7 @@ impl Home {
         let Some(interval) = room.rules.latest_only else { return self.send(key, &message) };
         let now = Instant::now();
         match room.conflated {
-            (Some(sent_at), ref mut waiting) if now < sent_at + interval => {
+            (Some((sent_at, _)), ref mut waiting) if now < sent_at + interval => {
                 let first = waiting.is_none();
                 *waiting = Some(message);
                 if first {
@@ -31,7 +31,7 @@ impl Home {
                 }
             }
             _ => {
-                room.conflated = (Some(now), None);
+                room.conflated = (Some((now, message.position.offset)), None);
                 self.send(key, &message);
             }
         }
@@ -40,7 +40,7 @@ impl Home {
     pub(super) fn conflated_due(&mut self, key: &RoomKey) {
         let Some(room) = self.rooms.get_mut(key) else { return };
         let Some(message) = room.conflated.1.take() else { return };
-        room.conflated.0 = Some(Instant::now());
+        room.conflated.0 = Some((Instant::now(), message.position.offset));
         self.send(key, &message);
     }
 

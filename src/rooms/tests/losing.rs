@@ -72,6 +72,28 @@ async fn a_shard_that_falls_behind_is_told_who_comes_and_goes() {
     assert_eq!(house.gauges(), (0, 0));
 }
 
+/// What waits in a conflated room is sent in its time, and not a second time.
+#[tokio::test(start_paused = true)]
+async fn a_shard_of_a_conflated_room_catches_up_with_what_was_sent() {
+    let (house, room, mut alice, mut bob) = one_shard_full(rules_with(|r| r.latest_only = Some(LONG)));
+    house.seen(&mut alice).await;
+    for text in ["one", "two", "three"] {
+        bob.publish(&room, text);
+    }
+    house.handle_all(&house.shards[1]);
+    house.empty(0);
+    settle(&house);
+    assert_eq!(texts(&house.seen(&mut alice).await), ["one"]);
+    tokio::time::advance(LONG).await;
+    house.shards[1].poll_timers(&mut Context::from_waker(std::task::Waker::noop()));
+    settle(&house);
+    assert_eq!(texts(&house.seen(&mut alice).await), ["three"]);
+    alice.lose();
+    bob.lose();
+    settle(&house);
+    assert_eq!(house.gauges(), (0, 0));
+}
+
 /// More than a batch of it, and a mailbox that is full again in between.
 #[tokio::test(start_paused = true)]
 async fn a_shard_catches_up_as_fast_as_it_can() {

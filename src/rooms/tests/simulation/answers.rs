@@ -49,9 +49,12 @@ impl Sim {
                 let own = &self.clients[self.sessions[&number].client].name;
                 let others = members.iter().map(|m| (text(m, "client_id"), text(m, "status")));
                 let believed = others.filter(|(client, _)| client != own).collect();
-                let view = &mut self.sessions.get_mut(&number).unwrap().view;
-                let seen = view.rooms.get_mut(&asked.room.unwrap()).expect("an answer to one that is not in the room");
-                seen.believed = Some(believed);
+                let session = self.sessions.get_mut(&number).unwrap();
+                match session.view.rooms.get_mut(&asked.room.unwrap()) {
+                    Some(seen) => seen.believed = Some(believed),
+                    // The shard told it of its loss before the home knew.
+                    None => assert!(session.was_full, "an answer to one that is not in the room"),
+                }
             }
             ("presence_update", What::Presences) => {
                 view.presences = Some(payload.clone());

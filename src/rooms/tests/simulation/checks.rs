@@ -125,6 +125,7 @@ impl Sim {
                 worked |= self.reads(number, usize::MAX >> 1);
             }
             self.ask_servers();
+            worked |= !self.world.is_at_rest();
         }
         assert!(turns < TURNS_MAX, "it never comes to rest");
         if !self.world.is_full() {
