@@ -85,6 +85,13 @@ impl Home {
             && self.reading.is_empty()
     }
 
+    /// Whether nothing here waits for the broker, nor for a room to be open.
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        let idle = |room: &Room| room.waiting.is_empty() && room.joining.is_empty() && room.asked_by_servers == 0;
+        self.publishing.is_empty() && self.reading.is_empty() && self.rooms.values().all(idle)
+    }
+
     fn number(&mut self) -> u64 {
         self.next_number += 1;
         self.next_number

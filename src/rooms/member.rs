@@ -221,6 +221,16 @@ impl Member {
         if count < NOT_UNDERSTOOD_MAX { Ok(()) } else { Err(Close::gateway(Code::InvalidFormat)) }
     }
 
+    /// Whether nothing that it has asked or recovers is still to come.
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        let recovery = self.entry.recovery.borrow();
+        self.entry.unanswered.get() == 0
+            && self.entry.queries.borrow().is_empty()
+            && recovery.rooms.is_empty()
+            && !recovery.asked
+    }
+
     /// The socket may have taken what was queued: where the session recovers, it goes on.
     pub fn feed(&self) {
         self.entry.feed(&self.rooms);

@@ -29,8 +29,8 @@ pub struct Room {
     pub typing: Typing,
     /// How far each client has read.
     pub receipts: HashMap<Arc<str>, u64>,
-    /// When a conflated room was last sent a message, and the newest since then.
-    pub conflated: (Option<Instant>, Option<Message>),
+    /// When a conflated room was last sent a message, and its offset; and the newest since then.
+    pub conflated: (Option<(Instant, u64)>, Option<Message>),
     clients: BTreeMap<Arc<str>, Client>,
     shards: Vec<Presence>,
     /// Sessions that take compressed frames.
@@ -50,8 +50,16 @@ pub(super) enum Waiting {
 #[derive(Clone, Copy, Default)]
 struct Presence {
     sessions: u32,
-    /// Names the loss that its members have yet to be told of.
-    behind: Option<u64>,
+    behind: Option<Behind>,
+}
+
+/// Deliveries to a shard have been left out.
+#[derive(Clone, Copy)]
+struct Behind {
+    /// Names this.
+    loss: u64,
+    /// Its members are told that they have lost their place: they need nothing more.
+    for_good: bool,
 }
 
 struct Client {
@@ -180,6 +188,19 @@ impl Room {
         self.clients.get(client).is_some_and(Client::is_hidden)
     }
 
+    /// The offset of the last message that members were sent.
+    pub fn sent(&self) -> u64 {
+        match self.conflated {
+            (Some((_, offset)), _) => offset,
+            _ => self.position.as_ref().map_or(0, |position| position.offset),
+        }
+    }
+
+    /// What others are shown of a client that is here.
+    pub fn shown(&self, client: &str) -> Option<Status> {
+        self.clients.get(client).map(Client::shown)
+    }
+
     /// Whether some member takes compressed frames.
     pub fn wants_deflate(&self) -> bool {
         self.deflating > 0
@@ -278,19 +299,25 @@ impl Room {
         forward
     }
 
-    /// Shards that have members and get every delivery.
+    /// Shards that have members and get every message.
     pub fn shards(&self) -> impl Iterator<Item = usize> + '_ {
         self.shards.iter().enumerate().filter(|(_, s)| s.sessions > 0 && s.behind.is_none()).map(|(i, _)| i)
     }
 
-    /// Whether deliveries to this shard have been left out: the name of that loss.
-    pub fn behind(&self, shard: u16) -> Option<u64> {
-        self.shards[usize::from(shard)].behind
+    /// Shards that get what is no message, and cannot be had again: those too that catch up.
+    pub fn shards_to_tell(&self) -> impl Iterator<Item = usize> + '_ {
+        let told = |s: &Presence| s.sessions > 0 && !s.behind.is_some_and(|behind| behind.for_good);
+        self.shards.iter().enumerate().filter(move |(_, s)| told(s)).map(|(i, _)| i)
     }
 
-    /// A delivery to this shard was left out: it gets none until it has caught up, or its members have been told.
-    pub fn fell_behind(&mut self, shard: usize, loss: u64) {
-        self.shards[shard].behind = Some(loss);
+    /// Whether deliveries to this shard have been left out: the name of that loss.
+    pub fn behind(&self, shard: u16) -> Option<u64> {
+        self.shards[usize::from(shard)].behind.map(|behind| behind.loss)
+    }
+
+    /// A delivery to this shard was left out: it gets no message until it has caught up, or its members have been told.
+    pub fn fell_behind(&mut self, shard: usize, loss: u64, for_good: bool) {
+        self.shards[shard].behind = Some(Behind { loss, for_good });
     }
 
     /// The shard has all deliveries again.

@@ -4,6 +4,7 @@ mod delayed;
 mod joining;
 mod losing;
 mod order;
+mod simulation;
 
 use super::broker::{Broker, memory::Memory};
 use super::mail::RoomKey;

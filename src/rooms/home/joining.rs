@@ -51,11 +51,12 @@ impl Home {
                 if change != Change::Nothing {
                     self.shard.metrics().member_joined();
                 }
-                // Before the answer: the session that joins is not yet among those it is delivered to.
+                // Before the others are told: where that cannot be delivered the members on that shard lose their
+                // place, and this one is among them.
+                self.answer(from, ticket, Answer::Joined(Box::new(joined)));
                 if let Change::Client { visible } = change {
                     self.came(&key, &client, visible);
                 }
-                self.answer(from, ticket, Answer::Joined(Box::new(joined)));
             }
         }
     }
@@ -153,6 +154,11 @@ impl Home {
         self.tell(HookEvent::Joined, key, Some(client));
         if visible {
             self.presence(key, client, &Status::Online);
+            // Those who are there would take it for online until it says something else.
+            let room = self.rooms.get(key).filter(|room| room.count() <= CROWD);
+            if let Some(status @ Status::Text(_)) = room.and_then(|room| room.shown(client)) {
+                self.presence(key, client, &status);
+            }
         }
     }
 

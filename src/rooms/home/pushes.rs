@@ -23,7 +23,7 @@ impl Home {
         let Some(interval) = room.rules.latest_only else { return self.send(key, &message) };
         let now = Instant::now();
         match room.conflated {
-            (Some(sent_at), ref mut waiting) if now < sent_at + interval => {
+            (Some((sent_at, _)), ref mut waiting) if now < sent_at + interval => {
                 let first = waiting.is_none();
                 *waiting = Some(message);
                 if first {
@@ -31,7 +31,7 @@ impl Home {
                 }
             }
             _ => {
-                room.conflated = (Some(now), None);
+                room.conflated = (Some((now, message.position.offset)), None);
                 self.send(key, &message);
             }
         }
@@ -40,7 +40,7 @@ impl Home {
     pub(super) fn conflated_due(&mut self, key: &RoomKey) {
         let Some(room) = self.rooms.get_mut(key) else { return };
         let Some(message) = room.conflated.1.take() else { return };
-        room.conflated.0 = Some(Instant::now());
+        room.conflated.0 = Some((Instant::now(), message.position.offset));
         self.send(key, &message);
     }
 
@@ -65,8 +65,14 @@ impl Home {
 
     fn deliver(&mut self, key: &RoomKey, frame: &Frame, kind: &Kind) {
         let Some(room) = self.rooms.get_mut(key) else { return };
-        let shards: smallvec::SmallVec<[usize; 8]> =
-            if key.is_everyone() { (0..self.shared.post.shards()).collect() } else { room.shards().collect() };
+        let is_message = matches!(kind, Kind::Chat(_));
+        let shards: smallvec::SmallVec<[usize; 8]> = if key.is_everyone() {
+            (0..self.shared.post.shards()).collect()
+        } else if is_message {
+            room.shards().collect()
+        } else {
+            room.shards_to_tell().collect()
+        };
         for shard in shards {
             let copy = frame.on_its_own(shard != self.shard.index);
             if self.shared.post.deliver(shard, key.clone(), copy, kind.clone()) {
@@ -75,8 +81,8 @@ impl Home {
             self.next_number += 1;
             let (room_key, loss) = (key.clone(), self.next_number);
             // A message can be had a second time, but for one to everyone; what is none cannot.
-            let again = matches!(kind, Kind::Chat(_)) && !key.is_everyone();
-            room.fell_behind(shard, loss);
+            let again = is_message && !key.is_everyone();
+            room.fell_behind(shard, loss, !again);
             let behind = Mail::Behind { room: room_key.clone(), loss };
             self.shared.post.send(shard, if again { behind } else { Mail::Overtaken { room: room_key, loss } });
         }

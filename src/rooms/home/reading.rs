@@ -47,7 +47,10 @@ impl Home {
 
     /// A shard that fell behind can take more.
     pub(in crate::rooms) fn catch_up(&mut self, room: RoomKey, shard: u16, loss: u64, after: u64) {
-        if self.rooms.get(&room).is_some_and(|r| r.behind(shard) == Some(loss)) {
+        if let Some(found) = self.rooms.get(&room).filter(|r| r.behind(shard) == Some(loss)) {
+            // Of a conflated room it is sent the newest, and what waits is sent when its time has come.
+            let newest = found.rules.latest_only.map(|_| found.sent().saturating_sub(1));
+            let after = newest.unwrap_or(after);
             let ticket = self.number();
             self.reading.insert(ticket, Reading::CatchUp { room: room.clone(), shard, loss });
             self.broker.read(ticket, &room, after, BATCH);
@@ -120,7 +123,7 @@ impl Home {
 
     fn caught_up(&mut self, key: &RoomKey, shard: u16, loss: u64, messages: Option<Vec<Message>>) {
         let Some(room) = self.rooms.get_mut(key).filter(|r| r.behind(shard) == Some(loss)) else { return };
-        let known = room.position.as_ref().map_or(0, |position| position.offset);
+        let known = room.sent();
         let Some(messages) = messages else {
             let mail = Mail::Overtaken { room: key.clone(), loss };
             return self.shared.post.send(usize::from(shard), mail);

@@ -75,13 +75,17 @@ fn pages_go_on_where_the_last_ended() {
 }
 
 #[test]
-fn a_shard_that_fell_behind_gets_nothing_until_its_members_left() {
+fn a_shard_that_fell_behind_gets_no_message_until_its_members_left() {
     let mut room = room(2);
     join(&mut room, "alice", session(0, 1));
     join(&mut room, "bob", session(1, 1));
-    room.fell_behind(1, 7);
+    room.fell_behind(1, 7, false);
     assert_eq!(room.behind(1), Some(7));
     assert_eq!(room.shards().collect::<Vec<_>>(), [0]);
+    assert_eq!(room.shards_to_tell().collect::<Vec<_>>(), [0, 1]);
+    room.fell_behind(1, 8, true);
+    assert_eq!(room.behind(1), Some(8));
+    assert_eq!(room.shards_to_tell().collect::<Vec<_>>(), [0]);
     assert_eq!(room.leave_shard(1), [(Arc::from("bob"), Change::Client { visible: true })]);
     assert_eq!(room.behind(1), None);
 }

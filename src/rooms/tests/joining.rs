@@ -222,6 +222,27 @@ async fn presence_is_by_client_on_whatever_shards_its_tabs_are() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_joins_with_a_status_is_shown_with_it_to_those_who_are_there() {
+    with_every_broker(rules(), async |house: &House| {
+        let room = house.room_at(2);
+        let mut bob = house.tab(1, "bob").await;
+        bob.joined(&room).await;
+        let mut alice = house.tab(0, "alice").await;
+        alice.joined("another").await;
+        alice.request("presence_update", "away", json!({"status": "away"}));
+        alice.joined(&room).await;
+        for status in ["online", "away"] {
+            assert_eq!(bob.expect("presence_update").await["payload"]["status"], status);
+        }
+        assert!(bob.until_mark(&room).await.is_empty());
+        alice.lose();
+        bob.lose();
+        house.emptied().await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn rooms_are_bounded_and_messages_to_everyone_need_none() {
     with_every_broker(config::Rooms { max_rooms: 2, ..rules() }, async |house: &House| {
         let mut alice = house.tab(0, "alice").await;

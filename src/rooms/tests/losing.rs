@@ -52,6 +52,48 @@ async fn a_shard_that_falls_behind_is_caught_up_from_the_history() {
     assert_eq!(house.gauges(), (0, 0));
 }
 
+/// Nothing would tell it later who has gone meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_falls_behind_is_told_who_comes_and_goes() {
+    let (house, room, mut alice, mut bob) = one_shard_full(rules());
+    house.seen(&mut alice).await;
+    bob.publish(&room, "one");
+    bob.leave(&room, "leave");
+    house.handle_all(&house.shards[1]);
+    house.empty(0);
+    settle(&house);
+    let seen = house.seen(&mut alice).await;
+    let offline = seen.iter().find(|m| m["type"] == "presence_update").expect("nobody was told");
+    assert_eq!(offline["payload"]["status"], "offline");
+    assert_eq!(texts(&seen), ["one"]);
+    alice.lose();
+    bob.lose();
+    settle(&house);
+    assert_eq!(house.gauges(), (0, 0));
+}
+
+/// What waits in a conflated room is sent in its time, and not a second time.
+#[tokio::test(start_paused = true)]
+async fn a_shard_of_a_conflated_room_catches_up_with_what_was_sent() {
+    let (house, room, mut alice, mut bob) = one_shard_full(rules_with(|r| r.latest_only = Some(LONG)));
+    house.seen(&mut alice).await;
+    for text in ["one", "two", "three"] {
+        bob.publish(&room, text);
+    }
+    house.handle_all(&house.shards[1]);
+    house.empty(0);
+    settle(&house);
+    assert_eq!(texts(&house.seen(&mut alice).await), ["one"]);
+    tokio::time::advance(LONG).await;
+    house.shards[1].poll_timers(&mut Context::from_waker(std::task::Waker::noop()));
+    settle(&house);
+    assert_eq!(texts(&house.seen(&mut alice).await), ["three"]);
+    alice.lose();
+    bob.lose();
+    settle(&house);
+    assert_eq!(house.gauges(), (0, 0));
+}
+
 /// More than a batch of it, and a mailbox that is full again in between.
 #[tokio::test(start_paused = true)]
 async fn a_shard_catches_up_as_fast_as_it_can() {
@@ -96,6 +138,27 @@ async fn members_of_a_shard_that_cannot_catch_up_are_told_and_the_others_lose_no
     assert_eq!(texts(&house.seen(&mut bob).await), ["one", "two", "three"]);
     alice.lose();
     bob.lose();
+    settle(&house);
+    assert_eq!(house.gauges(), (0, 0));
+}
+
+/// The mailbox takes nothing at all: others there cannot be told that she has come, and lose their place, as she does.
+#[tokio::test(start_paused = true)]
+async fn who_joins_where_others_lose_their_place_is_told_the_same() {
+    let (house, room, mut alice, mut bob) = one_shard_full(rules());
+    house.fill(0);
+    let mut carol = house.tab_with_member_only(0, "carol");
+    carol.join(&room, "join");
+    house.handle_all(&house.shards[1]);
+    house.empty(0);
+    house.empty(0);
+    settle(&house);
+    let seen = house.seen(&mut carol).await;
+    let kinds: Vec<&str> = seen.iter().map(|m| m["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["room_joined", "room_left"], "{seen:?}");
+    for tab in [&mut alice, &mut bob, &mut carol] {
+        tab.lose();
+    }
     settle(&house);
     assert_eq!(house.gauges(), (0, 0));
 }
