@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 /// What a batch of recovered messages may take besides the backlog, with what is left of the one before.
 const BATCHES: usize = 80 << 10;
 /// The longest message, and two of them may lie across a bound.
-const MESSAGES: usize = 2 * 10 << 10;
+const MESSAGES: usize = (2 * 10) << 10;
 /// What a session's task reads in one turn.
 const READS_PER_TURN: usize = 16;
 

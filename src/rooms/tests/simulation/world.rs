@@ -120,7 +120,7 @@ impl World {
         };
         let kept = RefCell::new(Vec::new());
         let house = House::new(SHARDS, rules.clone(), || {
-            let memory = Rc::new(RefCell::new(Memory::new(DUPLICATES)));
+            let memory = Rc::new(RefCell::new(Memory::new(DUPLICATES, None)));
             kept.borrow_mut().push(memory.clone());
             if far { Box::new(Delayed::over(Open(memory))) } else { Box::new(Open(memory)) }
         });
