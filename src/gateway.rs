@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use thread::{Running, ShardParts};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -41,8 +42,7 @@ struct Parts {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     draining: Arc<AtomicBool>,
-    bans: Arc<Bans>,
-    store: Option<Store>,
+    lasting: Lasting,
     hook: Option<Arc<Hook>>,
 }
 
@@ -82,9 +82,10 @@ async fn serve(config: Arc<Config>, program: &str) -> Result<(), String> {
     let mut signals = Signals::new().map_err(|e| format!("cannot take signals: {e}"))?;
     let notifier = Notifier::from_env();
     make_missing_files(&config)?;
-    let parts = Parts::new(config.clone())?;
     let bound = bind(&config)?;
     let admin = bind_admin(&config).await?;
+    // After what fails most often: the store is closed again where anything fails, but opening it takes its time.
+    let parts = Parts::new(config.clone())?;
     let (mut shards, intakes, shared) = parts.start_shards()?;
     let admin_state = parts.admin_state(Desk::new(shared.clone()));
     let acceptor = Arc::new(Acceptor::new(parts.gate.clone(), parts.metrics.clone(), intakes.clone()));
@@ -95,7 +96,7 @@ async fn serve(config: Arc<Config>, program: &str) -> Result<(), String> {
     if let Some((listener, state)) = admin.zip(admin_state.clone()) {
         serving.spawn(admin::serve(listener, state));
     }
-    serving.spawn(sweep(parts.limiter.clone(), parts.bans.clone(), shared));
+    serving.spawn(sweep(parts.limiter.clone(), parts.lasting.bans.clone(), shared));
     if let Some(hook) = parts.hook.clone() {
         serving.spawn(hook.run());
     }
@@ -138,21 +139,40 @@ async fn serve(config: Arc<Config>, program: &str) -> Result<(), String> {
         },
         () = signals.stop.next() => {
             tracing::warn!("stopped at once by a second signal");
-            parts.close_store();
             return Ok(());
         }
     }
-    parts.finish().await;
+    if let Some(hook) = &parts.hook {
+        tokio::select! {
+            _ = hook.flush(Instant::now() + GRACE) => (),
+            () = signals.stop.next() => tracing::warn!("stopped at once by a second signal"),
+        }
+    }
     Ok(())
 }
 
-/// The store, where the rules ask for it, and the bans. Neither needs a folder while nothing is to be kept.
-fn open_store(config: &Config) -> Result<(Option<Store>, Arc<Bans>), StoreError> {
-    let (rooms, folder) = (&config.rooms, config.rooms.store.clone());
-    let durable = rooms.rules.durable || rooms.policies.iter().any(|policy| policy.rules.durable);
-    let store = durable.then(|| Store::open(&folder)).transpose()?;
-    let bans = Bans::load(folder, store.clone(), &config.namespaces)?;
-    Ok((store, bans))
+/// What lasts. The store is closed by Drop, in whatever way the gateway ends: it waits for that, up to 5 s.
+struct Lasting {
+    /// There where the rules ask for it.
+    store: Option<Store>,
+    /// They open it when there is one, and for the first ban: no folder is needed while nothing is to be kept.
+    bans: Arc<Bans>,
+}
+
+impl Lasting {
+    fn open(config: &Config) -> Result<Lasting, StoreError> {
+        let (rooms, folder) = (&config.rooms, config.rooms.store.clone());
+        let durable = rooms.rules.durable || rooms.policies.iter().any(|policy| policy.rules.durable);
+        let store = durable.then(|| Store::open(&folder)).transpose()?;
+        let bans = Bans::load(folder, store.clone(), &config.namespaces)?;
+        Ok(Lasting { store, bans })
+    }
+}
+
+impl Drop for Lasting {
+    fn drop(&mut self) {
+        self.bans.close();
+    }
 }
 
 /// Ends when the admin interface was told to drain.
@@ -227,8 +247,8 @@ fn make_missing_files(config: &Config) -> Result<(), String> {
 impl Parts {
     fn new(config: Arc<Config>) -> Result<Parts, String> {
         let limiter = Limiter::new(config.server.max_connections, config.ip_limits);
-        let (store, bans) = open_store(&config).map_err(|e| e.to_string())?;
-        let gate = Gate::new(config.clone(), limiter.clone(), bans.clone()).map_err(|e| e.to_string())?;
+        let lasting = Lasting::open(&config).map_err(|e| e.to_string())?;
+        let gate = Gate::new(config.clone(), limiter.clone(), lasting.bans.clone()).map_err(|e| e.to_string())?;
         let metrics = Metrics::new(config.server.shards);
         let hook = config.rooms.hook.as_ref().map(|hook| Hook::new(hook, metrics.clone())).transpose()?;
         let load = |l: &crate::config::Listener| match l.tls.as_slice() {
@@ -242,8 +262,7 @@ impl Parts {
             metrics,
             health: Arc::new(Health::new(config.server.shards, Instant::now())),
             draining: Arc::default(),
-            bans,
-            store,
+            lasting,
             hook,
             config,
         })
@@ -254,15 +273,16 @@ impl Parts {
         let made_of = rooms::Parts {
             rules: Arc::new(config.rooms.clone()),
             namespaces: config.namespaces.clone().into(),
-            bans: self.bans.clone(),
+            bans: self.lasting.bans.clone(),
             hook: self.hook.clone(),
-            store: self.store.clone(),
+            store: self.lasting.store.clone(),
         };
         let (shared, inboxes) = Shared::new(config.server.shards, made_of);
         let upstreams = Upstreams::new(&config.upstreams);
         let timeouts = config.listeners.iter().map(|l| l.header_timeout);
         let acceptors = self.tls.iter().map(|t| t.as_deref().map(Tls::acceptor));
         let sockets = Arc::new(Sockets(acceptors.zip(timeouts).collect()));
+        let ending = Arc::new(Barrier::new(config.server.shards));
         let parts = inboxes.into_iter().enumerate().map(|(index, inbox)| ShardParts {
             index,
             gate: self.gate.clone(),
@@ -273,6 +293,7 @@ impl Parts {
             sockets: sockets.clone(),
             shared: shared.clone(),
             inbox,
+            ending: ending.clone(),
         });
         let (running, intakes) = Running::start(parts.collect())?;
         Ok((running, intakes, shared))
@@ -286,23 +307,8 @@ impl Parts {
             self.metrics.clone(),
             self.health.clone(),
             desk,
-            self.bans.clone(),
+            self.lasting.bans.clone(),
         )))
-    }
-
-    /// The shards have ended: what is still to be told is told, and the store is closed.
-    async fn finish(&self) {
-        if let Some(hook) = &self.hook {
-            hook.flush(Instant::now() + GRACE).await;
-        }
-        self.close_store();
-    }
-
-    fn close_store(&self) {
-        if let Some(store) = &self.store {
-            store.shutdown();
-        }
-        self.bans.close();
     }
 
     /// Reads certificates and keys again, on a thread of its own: no socket waits for a disk.

@@ -94,8 +94,6 @@ impl Parts {
 
 /// How long the loop handles mail before other tasks have their turn.
 const SLICE: Duration = Duration::from_millis(1);
-/// Sessions served between two looks at the clock.
-const WORK_PER_LOOK: usize = 64;
 /// Mail taken out of the mailbox at once.
 const MAILS_PER_BATCH: usize = 256;
 /// Events of the broker for each mail: a publish makes two, so that none pile up.
@@ -172,7 +170,6 @@ impl Rooms {
     /// One slice; `batch` is mail that was taken out of the mailbox, the first of it last.
     fn slice(&self, cx: &mut Context<'_>, inbox: &mut Inbox, batch: &mut Vec<Mail>) -> Poll<()> {
         let started = Instant::now();
-        let mut work = 0;
         self.poll_timers(cx);
         loop {
             let mut idle = true;
@@ -180,7 +177,6 @@ impl Rooms {
                 if self.home.borrow_mut().poll_event(cx).is_pending() {
                     break;
                 }
-                work += 1;
                 idle = false;
             }
             if batch.is_empty() {
@@ -191,7 +187,7 @@ impl Rooms {
                 }
             }
             if let Some(mail) = batch.pop() {
-                work += self.handle(mail);
+                self.handle(mail);
                 idle = false;
             }
             if idle {
@@ -199,13 +195,23 @@ impl Rooms {
                 self.poll_timers(cx);
                 return Poll::Pending;
             }
-            if work >= WORK_PER_LOOK {
-                work = 0;
-                if started.elapsed() > SLICE {
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
+            if started.elapsed() > SLICE {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
+        }
+    }
+
+    /// Returns when every shard has handled what this one has posted so far. A shard that has ended handles nothing.
+    pub async fn settle(&self) {
+        let (post, mut handled) = (&self.shared.post, Vec::new());
+        for shard in 0..post.shards() {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            post.send(shard, Mail::Desk(DeskAsk::Settle(reply)));
+            handled.push(answer);
+        }
+        for answer in handled {
+            let _ = answer.await;
         }
     }
 
@@ -218,8 +224,7 @@ impl Rooms {
         }
     }
 
-    /// Says how many sessions it was about.
-    fn handle(&self, mail: Mail) -> usize {
+    fn handle(&self, mail: Mail) {
         match mail {
             Mail::Request(request) => self.home.borrow_mut().request(request),
             Mail::Lost { room, shard, loss } => self.home.borrow_mut().lost(&room, shard, loss),
@@ -227,7 +232,7 @@ impl Rooms {
             Mail::Answer { to, ticket, answer } => local::answer(self, to, ticket, answer),
             Mail::Deliver { to, frame, kind, bytes } => {
                 self.shared.post.received(self.shard.index, bytes);
-                return self.local.borrow_mut().deliver(&self.shard, &to, &frame, &kind).max(1);
+                self.local.borrow_mut().deliver(&self.shard, &to, &frame, &kind);
             }
             Mail::Feed { to, room, feed } => local::feed(self, to, &room, feed),
             Mail::Expelled { to, room, code } => local::expelled(self, to, &room, code),
@@ -235,24 +240,18 @@ impl Rooms {
             Mail::Overtaken { room, loss } => local::overtaken(self, &room, loss),
             Mail::Status { namespace, client, said } => local::status(self, namespace, &client, &said),
             Mail::StatusLater { at, namespace, client } => self.schedule.borrow_mut().enter(at, (namespace, client)),
-            Mail::Desk(ask) => return self.desk(ask),
+            Mail::Desk(ask) => self.desk(ask),
         }
-        1
     }
 
-    /// Says how many sessions it was about.
-    fn desk(&self, ask: DeskAsk) -> usize {
+    fn desk(&self, ask: DeskAsk) {
         match ask {
+            DeskAsk::Settle(reply) => drop(reply.send(())),
             DeskAsk::Rooms { namespace, prefix, after, limit, reply } => {
                 let _ = reply.send(self.home.borrow().list(namespace, &prefix, after.as_ref(), limit));
             }
             DeskAsk::Notify { namespace, clients, text, reply } => {
-                let members = self.local.borrow().members(&self.shard, namespace, clients.as_deref());
-                for member in &members {
-                    member.send_text(&text, tokio::time::Instant::now());
-                }
-                let _ = reply.send(members.len());
-                return members.len().max(1);
+                let _ = reply.send(local::notify(self, namespace, clients.as_deref(), &text));
             }
             DeskAsk::Sessions { namespace, client, reply } => {
                 let _ = reply.send(local::sessions(self, namespace, &client));
@@ -264,7 +263,6 @@ impl Rooms {
             }
             ask => self.home.borrow_mut().desk(ask),
         }
-        1
     }
 }
 

@@ -38,7 +38,8 @@ pub(super) async fn show(call: Call<'_>, room: &str) -> Result<Answer, Fault> {
     let query = call.query(&["namespace", "limit", "after"])?;
     let (namespace, limit, after) = (call.namespace(&query)?, query.limit(PAGE_MAX)?, query.after());
     after.iter().try_for_each(|after| name::client(after, "\"after\""))?;
-    let seen = asked(call.desk()?.room(namespace, &room, limit, after.map(str::to_owned))).await?.ok_or(NO_ROOM)?;
+    let seen = asked(call.desk()?.room(namespace, &room, limit, after.map(str::to_owned))).await?;
+    let seen = seen.map_err(Fault::Refused)?.ok_or(NO_ROOM)?;
     let line = |member: &Member| {
         let (status, since) = (member.status.as_str(), Time(member.since).to_string());
         json!({ "client_id": *member.client, "status": status, "since": since })
@@ -60,7 +61,8 @@ pub(super) async fn history(call: Call<'_>, room: &str) -> Result<Answer, Fault>
     let room = name::room_of(room)?;
     let query = call.query(&["namespace", "since", "limit"])?;
     let (namespace, since, limit) = (call.namespace(&query)?, query.since()?, query.limit(PAGE)?);
-    let seen = asked(call.desk()?.history(namespace, &room, since, limit)).await?.ok_or(NO_ROOM)?;
+    let seen = asked(call.desk()?.history(namespace, &room, since, limit)).await?;
+    let seen = seen.map_err(Fault::Refused)?.ok_or(NO_ROOM)?;
     let bytes: usize = seen.messages.iter().map(|message| message.len() + 1).sum();
     let mut text = String::with_capacity(bytes + 512);
     // Writing into a String cannot fail.

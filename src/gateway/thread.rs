@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
+use tokio::sync::Barrier;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 use tokio::task::{JoinSet, LocalSet, spawn_local};
@@ -27,6 +28,8 @@ pub(super) struct ShardParts {
     pub(super) sockets: Arc<Sockets>,
     pub(super) shared: Shared,
     pub(super) inbox: Inbox,
+    /// Where the shards meet at the end.
+    pub(super) ending: Arc<Barrier>,
 }
 
 /// The running shards.
@@ -79,7 +82,7 @@ fn run(parts: ShardParts, jobs: Receiver<Job>) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|e| format!("cannot start a shard's runtime: {e}"))?;
-    let ShardParts { index, gate, metrics, health, draining, upstreams, sockets, shared, inbox } = parts;
+    let ShardParts { index, gate, metrics, health, draining, upstreams, sockets, shared, inbox, ending } = parts;
     let local = LocalSet::new();
     let opening = Opening::default();
     local.block_on(&runtime, async move {
@@ -88,8 +91,14 @@ fn run(parts: ShardParts, jobs: Receiver<Job>) -> Result<(), String> {
         spawn_local(shard.clone().run_fanout());
         spawn_local(rooms.clone().run(inbox));
         spawn_local(beat(shard.clone(), health.clone()));
-        let front = Rc::new(Front { around: Surroundings { gate, shard, rooms }, upstreams, draining, opening });
+        let around = Surroundings { gate, shard, rooms: rooms.clone() };
+        let front = Rc::new(Front { around, upstreams, draining, opening });
         listen::run(front, sockets, jobs).await;
+        // The rooms whose home is here are in use until the last session of all shards has ended, and what that one
+        // left behind is on its way then.
+        ending.wait().await;
+        rooms.settle().await;
+        ending.wait().await;
         health.ended(index);
     });
     // A name look-up that hangs must not hold up the end.

@@ -51,6 +51,9 @@ pub struct Refusal {
     pub message: &'static str,
 }
 
+/// A shard that has ended answers nothing.
+const STOPPING: Refusal = Refusal { code: Code::Unknown, message: "the gateway is stopping" };
+
 /// One line of the list of rooms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomLine {
@@ -104,12 +107,14 @@ pub(super) type Reply<T> = oneshot::Sender<T>;
 
 /// What is asked of a shard.
 pub(super) enum DeskAsk {
+    /// Of a shard: to say that it has come so far.
+    Settle(Reply<()>),
     /// Of the home: to publish.
     Publish(RoomKey, NewMessage, Reply<Result<Sent, Refusal>>),
     /// Of the home: who is in the room.
-    Room { room: RoomKey, limit: usize, after: Option<String>, reply: Reply<Option<RoomView>> },
+    Room { room: RoomKey, limit: usize, after: Option<String>, reply: Reply<Result<Option<RoomView>, Refusal>> },
     /// Of the home: what was said in the room.
-    History { room: RoomKey, since: Option<u64>, limit: usize, reply: Reply<Option<HistoryView>> },
+    History { room: RoomKey, since: Option<u64>, limit: usize, reply: Reply<Result<Option<HistoryView>, Refusal>> },
     /// Of the home: to end a client's membership. Answered with the number of sessions.
     Kick { room: RoomKey, client: Arc<str>, code: Code, reply: Reply<usize> },
     /// Of every shard: the rooms whose home it is, at most `limit`, in the order of their names.
@@ -138,7 +143,7 @@ impl Desk {
     ) -> impl Future<Output = Result<Sent, Refusal>> + use<> {
         let room = RoomKey { namespace, name: room.into() };
         let answer = self.ask_home(&room.clone(), |reply| DeskAsk::Publish(room, message, reply));
-        async move { answer.await.unwrap_or(Err(Refusal { code: Code::Unknown, message: "the gateway is stopping" })) }
+        async move { answer.await.unwrap_or(Err(STOPPING)) }
     }
 
     /// Pushes a text to every session of these clients, or of all. How many sessions.
@@ -175,9 +180,9 @@ impl Desk {
         room: &str,
         limit: usize,
         after: Option<String>,
-    ) -> Option<RoomView> {
+    ) -> Result<Option<RoomView>, Refusal> {
         let room = RoomKey { namespace, name: room.into() };
-        self.ask_home(&room.clone(), |reply| DeskAsk::Room { room, limit, after, reply }).await.ok().flatten()
+        self.ask_home(&room.clone(), |reply| DeskAsk::Room { room, limit, after, reply }).await.unwrap_or(Err(STOPPING))
     }
 
     /// At most `limit` messages after the offset `since`, or the last ones; `None` as for [`room`](Self::room).
@@ -187,9 +192,11 @@ impl Desk {
         room: &str,
         since: Option<u64>,
         limit: usize,
-    ) -> Option<HistoryView> {
+    ) -> Result<Option<HistoryView>, Refusal> {
         let room = RoomKey { namespace, name: room.into() };
-        self.ask_home(&room.clone(), |reply| DeskAsk::History { room, since, limit, reply }).await.ok().flatten()
+        self.ask_home(&room.clone(), |reply| DeskAsk::History { room, since, limit, reply })
+            .await
+            .unwrap_or(Err(STOPPING))
     }
 
     /// Every session of a client, on all services.

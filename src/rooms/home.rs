@@ -3,6 +3,7 @@ mod desk;
 mod joining;
 mod pushes;
 mod reading;
+mod receipts;
 
 use super::Shared;
 use super::broker::{Broker, Event, Publication};
@@ -10,13 +11,15 @@ use super::crowd::Crowds;
 use super::desk::{Refusal, Reply, Sent};
 use super::mail::{Answer, Ask, Except, Feed, Join, Mail, Request, RoomKey, SessionRef, Ticket};
 use super::protocol::push;
-use super::room::{Room, Waiting};
+use super::room::{Change, Room, Waiting};
 use super::schedule::Schedule;
 use crate::close::Code;
+use crate::config::Rules;
 use crate::shard::Shard;
 use reading::Reading;
+use receipts::Receipts;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -34,6 +37,11 @@ pub(super) struct Home {
     next_number: u64,
     crowds: Crowds,
     schedule: Schedule<Due>,
+    /// Rooms that are open, with those who waited for that.
+    opened: VecDeque<RoomKey>,
+    receipts: Receipts,
+    /// What holds for messages to everyone.
+    everyone: Arc<Rules>,
 }
 
 /// A publish that the broker has yet to answer.
@@ -62,7 +70,11 @@ const BUSY: Refused = (Code::Unknown, "the gateway is busy; try again");
 
 impl Home {
     pub(super) fn new(shared: Shared, shard: Rc<Shard>, broker: Box<dyn Broker>) -> Home {
+        let everyone = Rules { durable: false, latest_only: None, ..(*shared.rules.rules).clone() };
         Home {
+            opened: VecDeque::new(),
+            receipts: Receipts::default(),
+            everyone: Arc::new(everyone),
             shared,
             shard,
             rooms: HashMap::new(),
@@ -101,7 +113,7 @@ impl Home {
         let create = matches!(request.ask, Ask::Join(_)) || request.room.is_everyone();
         match self.enter(&request.room, create) {
             Err((code, message)) => self.refuse(&request, code, message),
-            Ok(room) if room.position.is_none() => room.waiting.push(Waiting::Request(request)),
+            Ok(room) if room.is_waited_for() => room.waiting.push_back(Waiting::Request(request)),
             Ok(_) => self.serve(request),
         }
     }
@@ -112,9 +124,10 @@ impl Home {
             Entry::Occupied(room) => Ok(room.into_mut()),
             Entry::Vacant(_) if !create => Err(NOT_JOINED),
             Entry::Vacant(place) => {
-                let rules = self.shared.rules.rules_of(&key.name);
-                // The room of everyone is none that a client made.
-                if !key.is_everyone() {
+                // The room of everyone is none that a client made, and no pattern is meant for it.
+                let everyone = key.is_everyone();
+                let rules = if everyone { &self.everyone } else { self.shared.rules.rules_of(&key.name) };
+                if !everyone {
                     if !self.shared.rules.may_exist(&key.name) {
                         return Err((Code::RoomNotFound, "there is no such room"));
                     }
@@ -130,8 +143,12 @@ impl Home {
         }
     }
 
-    /// Takes the broker's next event.
+    /// Takes the broker's next event, or something that waited for a room which is open now.
     pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(key) = self.opened.pop_front() {
+            self.serve_waiting(key);
+            return Poll::Ready(());
+        }
         self.broker.poll_event(cx).map(|event| self.event(event))
     }
 
@@ -156,15 +173,9 @@ impl Home {
         match event {
             Event::Opened { room: key, position } => {
                 let Some(room) = self.rooms.get_mut(&key) else { return };
+                room.receipts = self.receipts.take(&key, &position.epoch);
                 room.position = Some(position);
-                for waiting in std::mem::take(&mut room.waiting) {
-                    match waiting {
-                        // The room may empty in between, and be opened anew.
-                        Waiting::Request(request) => self.request(request),
-                        Waiting::Desk(ask) => self.desk(ask),
-                    }
-                }
-                self.shut_if_unused(&key);
+                self.opened.push_back(key);
             }
             Event::Unavailable { room } => self.unavailable(&room),
             Event::Accepted { ticket, position, duplicate } => {
@@ -200,17 +211,39 @@ impl Home {
         }
     }
 
-    /// A room could not be opened: who waits for it may come again.
+    /// Serves the first of those that waited for a room, so that others have their turn in between; what comes
+    /// meanwhile waits behind them.
+    fn serve_waiting(&mut self, key: RoomKey) {
+        // It may have been shut meanwhile, and be opened anew.
+        let Some(room) = self.rooms.get_mut(&key).filter(|room| room.position.is_some()) else { return };
+        match room.waiting.pop_front() {
+            Some(Waiting::Request(request)) => self.serve(request),
+            Some(Waiting::Desk(ask)) => self.serve_server(ask),
+            None => return self.shut_if_unused(&key),
+        }
+        self.opened.push_front(key);
+    }
+
+    /// A room could not be opened, or cannot be used any more: who waits for it may come again.
     fn unavailable(&mut self, key: &RoomKey) {
-        let Some(room) = self.rooms.remove(key) else { return };
+        let Some(mut room) = self.rooms.remove(key) else { return };
         self.names.remove(key);
-        self.shared.rooms.shut();
-        self.shard.metrics().room_closed();
-        for waiting in room.waiting {
+        if !key.is_everyone() {
+            self.shared.rooms.shut();
+            self.shard.metrics().room_closed();
+        }
+        let joining = room.joining.drain().flat_map(|(_, (join, after))| [join].into_iter().chain(after));
+        let waiting = joining.map(Waiting::Request).chain(room.waiting.drain(..));
+        for waiting in waiting {
             match waiting {
                 Waiting::Request(request) => self.refuse(&request, BUSY.0, BUSY.1),
                 Waiting::Desk(ask) => ask.refuse(BUSY),
             }
+        }
+        for (session, change) in room.leave_all() {
+            let mail = Mail::Expelled { to: session, room: key.clone(), code: Code::Unknown };
+            self.shared.post.send(usize::from(session.shard), mail);
+            self.shard.metrics().members_left(u64::from(change != Change::Nothing));
         }
     }
 
@@ -235,9 +268,11 @@ impl Home {
                     Some(clients) => room.those_of(clients, &request.client),
                     None => room.page(push::MEMBERS_MAX, None, Some(&request.client)).0,
                 };
+                if clients.is_none() && !member {
+                    return self.refuse(&request, NOT_JOINED.0, NOT_JOINED.1);
+                }
                 let found = self.rooms.get(&request.room).filter(|_| member).map(presences).unwrap_or_default();
-                let whole = clients.is_none();
-                self.answer(request.from, request.ticket, Answer::Presences { found, whole });
+                self.answer(request.from, request.ticket, Answer::Presences { found: Ok(found) });
             }
             _ if !member => self.refuse(&request, NOT_JOINED.0, NOT_JOINED.1),
             Ask::Publish { message, named } => {
@@ -269,8 +304,12 @@ impl Home {
     }
 
     fn shut_if_unused(&mut self, key: &RoomKey) {
+        self.tell_vacated(key);
         if !key.is_everyone() && self.rooms.get(key).is_some_and(Room::is_unused) {
-            self.rooms.remove(key);
+            let room = self.rooms.remove(key);
+            if let Some(Room { position: Some(position), receipts, .. }) = room {
+                self.receipts.put(key.clone(), position.epoch, receipts);
+            }
             self.names.remove(key);
             self.broker.shut(key);
             self.shared.rooms.shut();
@@ -285,7 +324,8 @@ impl Home {
         let answer = match request.ask {
             Ask::Gone | Ask::Forbidden | Ask::Status(_) => return,
             Ask::More(_) => return self.feed(request.from, &request.room, Feed::Stale),
-            Ask::Presences { .. } => Answer::Presences { found: Vec::new(), whole: false },
+            Ask::Presences { clients: Some(_) } => Answer::Presences { found: Ok(Vec::new()) },
+            Ask::Presences { clients: None } => Answer::Presences { found: Err((code, message)) },
             Ask::Join(_) => Answer::Refused { unjoined: Some(request.room.clone()), code, message },
             _ => Answer::Refused { unjoined: None, code, message },
         };

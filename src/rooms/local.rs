@@ -18,6 +18,7 @@ use crate::close::Code;
 use crate::config::Namespace;
 use crate::metrics::{Direction, ServiceLabel};
 use crate::shard::{About, Shard};
+use crate::ws::frame::{Opcode, frame};
 use entry::Place;
 use slab::Slab;
 use std::collections::HashMap;
@@ -114,8 +115,8 @@ impl Local {
         }
     }
 
-    /// Queues a frame for the members here, and has the fan-out write it. Says how many they are.
-    pub(super) fn deliver(&mut self, shard: &Shard, to: &RoomKey, frame: &Frame, kind: &Kind) -> usize {
+    /// Queues a frame for the members here, and has the fan-out write it.
+    pub(super) fn deliver(&mut self, shard: &Shard, to: &RoomKey, frame: &Frame, kind: &Kind) {
         let now = Instant::now();
         let mut delivered = 0;
         if to.is_everyone() {
@@ -141,25 +142,49 @@ impl Local {
                 }
             }
         }
-        let (sessions, metrics) = (delivered as u64, shard.metrics());
-        metrics.delivered(sessions);
-        metrics.messages(ServiceLabel::Rooms, Direction::Out, sessions);
-        metrics.bytes(ServiceLabel::Rooms, Direction::Out, sessions * frame.payload as u64);
-        delivered
+        shard.metrics().delivered(delivered as u64);
+        count_out(shard, delivered, frame);
     }
 }
 
-fn unlist(rooms: &Rooms, entry: &Entry, room: &RoomKey) {
-    if let Some(place) = entry.change(room, |membership| membership.place = None) {
+/// Takes a member out of the room's list. False: it was not there.
+fn unlist(rooms: &Rooms, entry: &Entry, room: &RoomKey) -> bool {
+    let place = entry.change(room, |membership| membership.place = None);
+    if let Some(place) = place {
         rooms.local.borrow_mut().unlist(room, place);
+    }
+    place.is_some()
+}
+
+/// A membership has ended by the gateway's will: the client is told, once.
+fn removed(rooms: &Rooms, entry: &Entry, room: &RoomKey, code: Code) {
+    if unlist(rooms, entry, room) {
+        entry.send_text(&push::removed(&room.name, code), Instant::now());
     }
 }
 
 /// The home has ended a membership.
 pub(super) fn expelled(rooms: &Rooms, to: SessionRef, room: &RoomKey, code: Code) {
     let Some(entry) = rooms.local.borrow().found(to) else { return };
-    unlist(rooms, &entry, room);
-    entry.send_text(&push::removed(&room.name, code), Instant::now());
+    removed(rooms, &entry, room, code);
+}
+
+/// Has every session here of these clients, or of all, pushed a text that is encoded once. How many they are.
+pub(super) fn notify(rooms: &Rooms, namespace: Namespace, clients: Option<&[Box<str>]>, text: &str) -> usize {
+    let members = rooms.local.borrow().members(&rooms.shard, namespace, clients);
+    let deflate = text.len() >= entry::DEFLATE_AT_LEAST && members.iter().any(|entry| entry.deflate);
+    let deflated = deflate.then(|| rooms.shard.deflater.borrow_mut().frame(Opcode::Text, text.as_bytes())).flatten();
+    let frame = Frame { plain: frame(Opcode::Text, text.as_bytes()), deflated, payload: text.len() };
+    let now = Instant::now();
+    members.iter().for_each(|entry| entry.deliver(&frame, now));
+    count_out(&rooms.shard, members.len(), &frame);
+    members.len()
+}
+
+fn count_out(shard: &Shard, sessions: usize, frame: &Frame) {
+    let (sessions, metrics) = (sessions as u64, shard.metrics());
+    metrics.messages(ServiceLabel::Rooms, Direction::Out, sessions);
+    metrics.bytes(ServiceLabel::Rooms, Direction::Out, sessions * frame.payload as u64);
 }
 
 /// The sessions of a client here, on whatever service.

@@ -145,10 +145,8 @@ pub enum Answer {
     Members(String),
     /// Who is here.
     Presences {
-        /// The clients that are.
-        found: Vec<Member>,
-        /// Whether all of them were asked for, and not some.
-        whole: bool,
+        /// The clients that are, or why that is not said.
+        found: Result<Vec<Member>, (Code, &'static str)>,
     },
     /// Done, and there is nothing to say.
     Done,

@@ -148,6 +148,11 @@ impl Member {
         self.entry.identity.borrow().clone()
     }
 
+    /// Bytes that may be queued for it.
+    pub fn backlog_allowed(&self) -> usize {
+        self.entry.backlog_allowed()
+    }
+
     /// Whether another request may be read now.
     pub fn may_ask(&self) -> bool {
         self.entry.may_ask()

@@ -2,7 +2,7 @@
 pub mod push;
 mod request;
 
-pub use request::{Fault, NESTED_MAX, Payload, Request, is_nested_deeper, read};
+pub use request::{Fault, NESTED_MAX, Names, Payload, Request, is_nested_deeper, read};
 
 /// A client's status.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -1,7 +1,7 @@
 //! A room, as its home holds it: who is in it, on which shards, and where its order stands.
 use super::broker::Message;
 use super::desk::DeskAsk;
-use super::mail::{Position, Request, SessionRef};
+use super::mail::{Cursor, Position, Request, SessionRef};
 use super::protocol::Status;
 use super::statuses::Said;
 use super::typing::Typing;
@@ -9,7 +9,7 @@ use crate::config::Rules;
 use crate::limits::RoomPermit;
 use jiff::Timestamp;
 use smallvec::SmallVec;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -20,9 +20,13 @@ pub struct Room {
     /// Where its order stands; `None` until the broker has opened it.
     pub position: Option<Position>,
     /// What waits for that.
-    pub(super) waiting: Vec<Waiting>,
+    pub(super) waiting: VecDeque<Waiting>,
     /// Sessions whose joins wait for the broker, with what they asked after that.
     pub joining: HashMap<SessionRef, (Request, Vec<Request>)>,
+    /// The application was told that somebody is in it.
+    pub occupied: bool,
+    /// Members that recover on a shard which is behind: what they asked waits until it has caught up.
+    pub held: Vec<(SessionRef, Arc<str>, Cursor)>,
     /// What servers asked and the broker has yet to answer.
     pub asked_by_servers: usize,
     /// Who types.
@@ -124,8 +128,10 @@ impl Room {
         Room {
             rules,
             position: None,
-            waiting: Vec::new(),
+            waiting: VecDeque::new(),
             joining: HashMap::new(),
+            occupied: false,
+            held: Vec::new(),
             asked_by_servers: 0,
             typing: Typing::default(),
             receipts: HashMap::new(),
@@ -166,6 +172,19 @@ impl Room {
             && self.waiting.is_empty()
             && self.joining.is_empty()
             && self.asked_by_servers == 0
+    }
+
+    /// Whether what is asked must wait: the room is not open yet, or others wait for that.
+    pub fn is_waited_for(&self) -> bool {
+        self.position.is_none() || !self.waiting.is_empty()
+    }
+
+    /// Lets out everybody.
+    pub fn leave_all(&mut self) -> Vec<(SessionRef, Change)> {
+        let sessions = |(name, c): (&Arc<str>, &Client)| c.sessions.iter().map(|s| (name.clone(), s.session)).collect();
+        let sessions: Vec<Vec<(Arc<str>, SessionRef)>> = self.clients.iter().map(sessions).collect();
+        let leave = |(client, session): (Arc<str>, SessionRef)| (session, self.leave(&client, session));
+        sessions.into_iter().flatten().map(leave).collect()
     }
 
     /// Whether the client has a session here.

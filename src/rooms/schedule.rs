@@ -1,6 +1,6 @@
 //! Things that are due at some time, with one timer for all of them.
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -67,6 +67,62 @@ impl<K> Schedule<K> {
             self.heap.shrink_to(2 * self.heap.len());
         }
         due.map_or(Poll::Pending, |Reverse(due)| Poll::Ready(due.key))
+    }
+}
+
+/// Keys by the time at which they are due, each with a place by which it can be taken out before.
+pub struct Timeline<K> {
+    keys: BTreeMap<Place, K>,
+    next: u64,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// A time, and a number that tells keys of one time apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place(Instant, u64);
+
+impl Place {
+    /// Whether its time has come.
+    pub fn is_over(self, now: Instant) -> bool {
+        self.0 <= now
+    }
+}
+
+impl<K> Default for Timeline<K> {
+    fn default() -> Self {
+        Timeline { keys: BTreeMap::new(), next: 0, timer: None }
+    }
+}
+
+impl<K> Timeline<K> {
+    /// Has `key` come at this time.
+    pub fn enter(&mut self, at: Instant, key: K) -> Place {
+        self.next += 1;
+        let place = Place(at, self.next);
+        self.keys.insert(place, key);
+        place
+    }
+
+    /// Takes a key out.
+    pub fn take(&mut self, place: Place) -> Option<K> {
+        self.keys.remove(&place)
+    }
+
+    /// The places, in order.
+    pub fn places(&self) -> impl Iterator<Item = Place> + '_ {
+        self.keys.keys().copied()
+    }
+
+    /// The next key that is due.
+    pub fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<K> {
+        let Some((Place(at, _), _)) = self.keys.first_key_value() else {
+            self.timer = None;
+            return Poll::Pending;
+        };
+        if poll_until(&mut self.timer, *at, cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.keys.pop_first().map_or(Poll::Pending, |(_, key)| Poll::Ready(key))
     }
 }
 

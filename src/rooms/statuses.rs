@@ -42,7 +42,7 @@ struct Slot {
     said: Arc<Said>,
     told_at: Instant,
     /// To be told when the time has come.
-    next: Option<Status>,
+    next: Option<Arc<Said>>,
     /// When it was first found without sessions.
     idle_since: Option<Instant>,
 }
@@ -77,42 +77,40 @@ impl Statuses {
             table.clients.insert(key, Slot { said: said.clone(), told_at: now, next: None, idle_since: None });
             return Change::Now(said);
         };
-        if slot.next.is_some() {
-            slot.next = Some(status);
+        let newest = slot.next.as_ref().unwrap_or(&slot.said);
+        if newest.status == status {
             return Change::Nothing;
         }
-        if slot.said.status == status {
+        let said = Arc::new(Said { status, since: Timestamp::now(), version: newest.version + 1 });
+        if slot.next.replace(said).is_some() {
             return Change::Nothing;
         }
         let free_at = slot.told_at + TELL_EVERY;
-        if now < free_at {
-            slot.next = Some(status);
-            return Change::Later(free_at);
-        }
-        Change::Now(slot.tell(status, now))
+        if now < free_at { Change::Later(free_at) } else { slot.tell(now).map_or(Change::Nothing, Change::Now) }
     }
 
     /// The change that was to be told later.
     pub fn due(&self, namespace: Namespace, client: &Arc<str>, now: Instant) -> Option<Arc<Said>> {
         let table = &mut *self.lock();
-        let slot = table.clients.get_mut(&(namespace, client.clone()))?;
-        let status = slot.next.take()?;
-        (slot.said.status != status).then(|| slot.tell(status, now))
+        table.clients.get_mut(&(namespace, client.clone()))?.tell(now)
     }
 
-    /// What the client has said. Whoever holds it keeps it from being forgotten.
+    /// What the client has said, as those shall see it who have not seen it yet: who wants to be invisible is so to
+    /// them at once, whenever the others are told. Whoever holds it keeps it from being forgotten.
     pub fn of(&self, namespace: Namespace, client: &Arc<str>) -> Option<Arc<Said>> {
         let table = self.lock();
         if table.clients.is_empty() {
             return None;
         }
-        table.clients.get(&(namespace, client.clone())).map(|slot| slot.said.clone())
+        let slot = table.clients.get(&(namespace, client.clone()))?;
+        let hides = slot.next.as_ref().filter(|next| next.status == Status::Invisible);
+        Some(hides.unwrap_or(&slot.said).clone())
     }
 
     /// Forgets clients that are online like everybody, and those that have no sessions any more. Called now and then.
     pub fn sweep(&self, now: Instant) {
         let clients = &mut self.lock().clients;
-        clients.retain(|_, slot| {
+        clients.retain(|(_, client), slot| {
             if slot.next.is_some() || now < slot.told_at + TELL_EVERY {
                 return true;
             }
@@ -121,7 +119,9 @@ impl Statuses {
                 return true;
             }
             let idle_since = *slot.idle_since.get_or_insert(now);
-            slot.said.status != Status::Online && now < idle_since + REMEMBERED
+            // A client without a token never comes back under its name.
+            let comes_back = !client.starts_with("anon-");
+            comes_back && slot.said.status != Status::Online && now < idle_since + REMEMBERED
         });
         if clients.capacity() > 4 * clients.len().max(64) {
             clients.shrink_to(2 * clients.len());
@@ -140,11 +140,17 @@ impl Statuses {
 }
 
 impl Slot {
-    fn tell(&mut self, status: Status, now: Instant) -> Arc<Said> {
-        self.said = Arc::new(Said { status, since: Timestamp::now(), version: self.said.version + 1 });
-        self.told_at = now;
+    /// What waits is told now, where it comes to something else than was told last.
+    fn tell(&mut self, now: Instant) -> Option<Arc<Said>> {
+        let next = self.next.take()?;
+        let told_already = next.status == self.said.status;
+        self.said = next;
         self.idle_since = None;
-        self.said.clone()
+        if told_already {
+            return None;
+        }
+        self.told_at = now;
+        Some(self.said.clone())
     }
 }
 
@@ -168,13 +174,24 @@ mod tests {
         assert_eq!(statuses.change(HERE, &alice, text("busy"), start), later);
         assert_eq!(statuses.change(HERE, &alice, text("lunch"), start), Change::Nothing);
         let said = statuses.due(HERE, &alice, start + TELL_EVERY);
-        assert_eq!(said.map(|s| (s.status.clone(), s.version)), Some((text("lunch"), 2)));
+        assert_eq!(said.map(|s| (s.status.clone(), s.version)), Some((text("lunch"), 3)));
         assert_eq!(statuses.due(HERE, &alice, start + TELL_EVERY), None);
         // What comes to the same in the end is not told.
         let now = start + TELL_EVERY;
         assert!(matches!(statuses.change(HERE, &alice, text("a"), now), Change::Later(_)));
         assert_eq!(statuses.change(HERE, &alice, text("lunch"), now), Change::Nothing);
         assert_eq!(statuses.due(HERE, &alice, now + TELL_EVERY), None);
+    }
+
+    #[test]
+    fn who_wants_to_be_invisible_is_so_at_once_to_those_who_have_not_seen_it() {
+        let (statuses, alice, start) = (Statuses::default(), Arc::from("alice"), Instant::now());
+        statuses.change(HERE, &alice, text("away"), start);
+        assert!(matches!(statuses.change(HERE, &alice, Status::Invisible, start), Change::Later(_)));
+        let seen = statuses.of(HERE, &alice).map(|s| (s.status.clone(), s.version));
+        assert_eq!(seen, Some((Status::Invisible, 2)));
+        let told = statuses.due(HERE, &alice, start + TELL_EVERY).map(|s| (s.status.clone(), s.version));
+        assert_eq!(told, seen);
     }
 
     #[test]

@@ -20,6 +20,8 @@ struct Typist {
     shown: bool,
     /// It types until then; `None`: it has stopped.
     until: Option<Instant>,
+    /// When it is looked at next: one time is enough, however often it starts and stops.
+    look_at: Option<Instant>,
 }
 
 /// What is to be done.
@@ -36,18 +38,19 @@ impl Typing {
     pub fn start(&mut self, client: &Arc<str>, now: Instant, expiry: Duration) -> Outcome {
         let until = now + expiry;
         let Some(typist) = self.clients.get_mut(client) else {
-            self.clients.insert(client.clone(), Typist { told_at: now, shown: true, until: Some(until) });
+            let typist = Typist { told_at: now, shown: true, until: Some(until), look_at: Some(until) };
+            self.clients.insert(client.clone(), typist);
             return Outcome { tell: Some(true), look_at: Some(until) };
         };
-        let looked_at = typist.until.replace(until).is_some();
+        typist.until = Some(until);
         let free_at = typist.told_at + TELL_EVERY;
         if now >= free_at {
             typist.told_at = now;
             typist.shown = true;
-            // One that types is looked at when it was to expire.
-            return Outcome { tell: Some(true), look_at: (!looked_at).then_some(until) };
+            return Outcome { tell: Some(true), look_at: typist.look_at(until) };
         }
-        Outcome { tell: None, look_at: (!typist.shown).then_some(free_at) }
+        let look_at = if typist.shown { None } else { typist.look_at(free_at) };
+        Outcome { tell: None, look_at }
     }
 
     /// A client has stopped, or has left.
@@ -56,27 +59,47 @@ impl Typing {
         typist.until = None;
         let shown = std::mem::take(&mut typist.shown);
         // Until then it is remembered, so that starting and stopping is no way round the bound.
-        Outcome { tell: shown.then_some(false), look_at: Some(typist.told_at + TELL_EVERY) }
+        let free_at = typist.told_at + TELL_EVERY;
+        Outcome { tell: shown.then_some(false), look_at: typist.look_at(free_at) }
     }
 
     /// Looks at a client whose time may have come.
     pub fn due(&mut self, client: &Arc<str>, now: Instant) -> Outcome {
         let Some(typist) = self.clients.get_mut(client) else { return Outcome::default() };
+        // Another time was set since, and comes by itself.
+        if typist.look_at.is_none_or(|at| at > now) {
+            return Outcome::default();
+        }
+        typist.look_at = None;
         let free_at = typist.told_at + TELL_EVERY;
         match typist.until {
             Some(until) if until <= now => self.stop(client),
             Some(until) if !typist.shown && free_at <= now => {
                 typist.told_at = now;
                 typist.shown = true;
-                Outcome { tell: Some(true), look_at: Some(until) }
+                Outcome { tell: Some(true), look_at: typist.look_at(until) }
             }
-            Some(until) => Outcome { tell: None, look_at: Some(if typist.shown { until } else { free_at }) },
+            Some(until) => {
+                let at = if typist.shown { until } else { free_at };
+                Outcome { tell: None, look_at: typist.look_at(at) }
+            }
             None if free_at <= now => {
                 self.clients.remove(client);
                 Outcome::default()
             }
-            None => Outcome { tell: None, look_at: Some(free_at) },
+            None => Outcome { tell: None, look_at: typist.look_at(free_at) },
         }
+    }
+}
+
+impl Typist {
+    /// Has it looked at by this time; nothing where that is so already.
+    fn look_at(&mut self, at: Instant) -> Option<Instant> {
+        if self.look_at.is_some_and(|known| known <= at) {
+            return None;
+        }
+        self.look_at = Some(at);
+        Some(at)
     }
 }
 
@@ -108,13 +131,38 @@ mod tests {
     }
 
     #[test]
+    fn starting_and_stopping_sets_one_time() {
+        let (mut typing, alice, start) = (Typing::default(), Arc::from("alice"), Instant::now());
+        let mut due = std::collections::BTreeSet::new();
+        let (mut times, mut told) = (0, 0);
+        for ms in (0..60_000).step_by(10) {
+            let now = after(start, ms);
+            let mut outcomes =
+                vec![if ms % 20 == 0 { typing.start(&alice, now, EXPIRY) } else { typing.stop("alice") }];
+            while due.first().is_some_and(|at| *at <= now) {
+                due.pop_first();
+                outcomes.push(typing.due(&alice, now));
+            }
+            for outcome in outcomes {
+                told += u32::from(outcome.tell == Some(true));
+                times += u32::from(outcome.look_at.is_some());
+                due.extend(outcome.look_at);
+            }
+            // Times that an earlier one has replaced come too, and go.
+            assert!(due.len() <= 4, "{}", due.len());
+        }
+        assert!((29..=31).contains(&told) && times < 200, "{told} starts told, {times} times set");
+    }
+
+    #[test]
     fn starting_anew_at_once_is_told_when_the_time_has_come() {
         let (mut typing, alice, start) = (Typing::default(), Arc::from("alice"), Instant::now());
         typing.start(&alice, start, EXPIRY);
         assert_eq!(typing.stop("alice").tell, Some(false));
         assert_eq!(typing.stop("alice").tell, None);
         let again = typing.start(&alice, after(start, 500), EXPIRY);
-        assert_eq!(again, Outcome { tell: None, look_at: Some(after(start, 2000)) });
+        // The stop has set that time.
+        assert_eq!(again, Outcome::default());
         let due = typing.due(&alice, after(start, 2000));
         assert_eq!(due, Outcome { tell: Some(true), look_at: Some(after(start, 5500)) });
         assert_eq!(typing.stop("bob"), Outcome::default());

@@ -250,6 +250,11 @@ impl Conversation {
                 Ok(())
             }
             Due::PongMissing => {
+                // Of one that is not read, because answers to it are awaited, no pong is seen.
+                if matches!(self.stage, Stage::Member(_) | Stage::Asking(_)) && !self.may_read() {
+                    self.deadlines.pinged(now);
+                    return Ok(());
+                }
                 let peer = self.seat.handle.peer.borrow();
                 if self.queued_at.is_some_and(|taken| peer.taken() > taken) {
                     // It is slow, not dead, and may not have come to the ping yet.
@@ -412,10 +417,15 @@ impl Conversation {
 
     /// A client that sends Pings and takes no Pongs is slow too.
     fn bound_backlog(&self) -> Result<(), Close> {
+        let allowed = match &self.stage {
+            Stage::Echo => usize::MAX,
+            Stage::Visitor | Stage::Asking(_) => self.route.limits.max_backlog,
+            Stage::Member(member) => member.backlog_allowed(),
+        };
         let mut peer = self.seat.handle.peer.borrow_mut();
-        if !matches!(self.stage, Stage::Echo) && peer.backlog() > self.route.limits.max_backlog {
+        if peer.backlog() > allowed {
             peer.flush();
-            if peer.backlog() > self.route.limits.max_backlog {
+            if peer.backlog() > allowed {
                 peer.drop_unsent();
                 return Err(Close::gateway(Code::SlowConsumer));
             }

@@ -14,7 +14,7 @@ mod shelf;
 use super::{Batch, Broker, Event, Message, Publication};
 use crate::config::{Duplicates, Rules};
 use crate::rooms::mail::{Position, RoomKey};
-use crate::rooms::schedule::Schedule;
+use crate::rooms::schedule::{Place, Timeline};
 pub use durable::Durable;
 use durable::{InFlight, Outcome};
 use epochs::Epochs;
@@ -25,10 +25,13 @@ use shelf::Shelf;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Rooms that are looked at by time in one turn, before others have theirs.
-const AGED_AT_ONCE: usize = 256;
+const AGED_AT_ONCE: usize = 64;
+/// A room is looked at by time at most so often.
+const AGED_EVERY: Duration = Duration::from_secs(1);
 
 /// Rooms with their counts, and events that were not taken yet. Events are taken in the same turn that made them, so
 /// the queue stays short.
@@ -36,8 +39,8 @@ pub struct Memory {
     duplicates: Duplicates,
     rooms: HashMap<RoomKey, Kept>,
     shelf: Shelf,
-    /// Rooms whose oldest message or name may be too old then.
-    aging: Schedule<RoomKey>,
+    /// Rooms whose oldest message or name may be too old then. Each is there once.
+    aging: Timeline<RoomKey>,
     epochs: Epochs,
     namer: Namer,
     durable: Option<Durable>,
@@ -52,9 +55,11 @@ struct Kept {
     history: History,
     seen: Seen,
     /// Its place on the shelf; `None`: it is open.
-    shelved: Option<shelf::Place>,
-    /// It is in the schedule.
-    aging: bool,
+    shelved: Option<Place>,
+    /// Its place among those that age.
+    aging: Option<Place>,
+    /// When its names are looked through next: once in their age.
+    names_at: Option<Instant>,
     stored: Stored,
 }
 
@@ -79,7 +84,7 @@ impl Memory {
             durable,
             rooms: HashMap::new(),
             shelf: Shelf::default(),
-            aging: Schedule::default(),
+            aging: Timeline::default(),
             epochs: Epochs::default(),
             namer: Namer::default(),
             events: VecDeque::new(),
@@ -93,7 +98,11 @@ impl Memory {
     }
 
     fn forget(&mut self, room: &RoomKey) {
-        if self.rooms.remove(room).is_some_and(|kept| kept.position.offset > 0) {
+        let Some(kept) = self.rooms.remove(room) else { return };
+        if let Some(place) = kept.aging {
+            self.aging.take(place);
+        }
+        if kept.position.offset > 0 {
             self.epochs.forgotten(room);
         }
         if self.rooms.capacity() > 4 * self.rooms.len().max(256) {
@@ -106,15 +115,15 @@ impl Memory {
         let Some(kept) = self.rooms.get_mut(room) else { return };
         let now = Instant::now();
         kept.trim(now, &self.duplicates);
-        let names = if kept.seen.is_empty() { std::time::Duration::ZERO } else { self.duplicates.age };
+        let names = if kept.seen.is_empty() { Duration::ZERO } else { self.duplicates.age };
         let stays = kept.rules.history.age.max(names);
         // One that was never written to leaves no trace: see `Epochs`.
         if kept.position.offset == 0 || stays.is_zero() {
             return self.forget(room);
         }
-        let bytes = kept.history.bytes() + kept.seen.clients() * 256;
-        kept.shelved = Some(self.shelf.put(room, now + stays, bytes));
-        while let Some(first) = self.shelf.overflow() {
+        let place = self.shelf.put(room, now + stays, kept.history.bytes() + kept.seen.bytes());
+        kept.shelved = Some(place);
+        while let Some(first) = self.shelf.overflow(place) {
             self.forget(&first);
         }
     }
@@ -127,12 +136,7 @@ impl Memory {
         if kept.rules.history.messages > 0 && !room.is_everyone() {
             kept.history.push(message.clone(), now, &kept.rules.history);
         }
-        if !kept.aging
-            && let Some(next) = kept.next_age(now, &self.duplicates)
-        {
-            kept.aging = true;
-            self.aging.enter(next, room.clone());
-        }
+        self.ages(room, now);
         for (i, ticket) in tickets.iter().enumerate() {
             let position = message.position.clone();
             self.events.push_back(Event::Accepted { ticket: *ticket, position, duplicate: i > 0 });
@@ -154,7 +158,8 @@ impl Memory {
                     (kept.position, kept.history, kept.seen) =
                         durable::restore(loaded, &kept.rules, &self.duplicates, &self.namer);
                 }
-                self.events.push_back(Event::Opened { room, position: kept.position.clone() });
+                self.events.push_back(Event::Opened { room: room.clone(), position: kept.position.clone() });
+                self.ages(&room, Instant::now());
             }
             Outcome::Appended(room) => {
                 let in_flight = self.rooms.get_mut(&room).and_then(Kept::in_flight);
@@ -188,11 +193,26 @@ impl Memory {
     /// Lets go what is too old in a room, and comes back when there is more.
     fn age(&mut self, room: &RoomKey, now: Instant) {
         let Some(kept) = self.rooms.get_mut(room) else { return };
-        kept.trim(now, &self.duplicates);
-        kept.aging = false;
-        if let Some(next) = kept.next_age(now, &self.duplicates) {
-            kept.aging = true;
-            self.aging.enter(next, room.clone());
+        kept.aging = None;
+        kept.history.trim(now, &kept.rules.history);
+        if kept.names_at.is_some_and(|at| at <= now) {
+            kept.seen.sweep(now, &self.duplicates);
+            kept.names_at = None;
+        }
+        self.ages(room, now);
+    }
+
+    /// Has the room looked at when something in it may be too old, where it has something.
+    fn ages(&mut self, room: &RoomKey, now: Instant) {
+        let Some(kept) = self.rooms.get_mut(room).filter(|kept| kept.aging.is_none()) else { return };
+        if !kept.seen.is_empty() {
+            kept.names_at.get_or_insert(now + self.duplicates.age);
+        }
+        let message = kept.history.oldest().map(|at| at + kept.rules.history.age);
+        if let Some(next) = [message, kept.names_at].into_iter().flatten().min() {
+            // Whoever reads sees no message that is too old; here it is about memory.
+            let next = next.max(now + AGED_EVERY);
+            kept.aging = Some(self.aging.enter(next, room.clone()));
         }
     }
 }
@@ -209,20 +229,13 @@ impl Kept {
         self.history.trim(now, &self.rules.history);
         self.seen.sweep(now, duplicates);
     }
-
-    /// When something may be too old. Names are looked through once in their age.
-    fn next_age(&self, now: Instant, duplicates: &Duplicates) -> Option<Instant> {
-        let message = self.history.oldest().map(|at| at + self.rules.history.age);
-        let names = (!self.seen.is_empty()).then(|| now + duplicates.age);
-        [message, names].into_iter().flatten().min()
-    }
 }
 
 impl Broker for Memory {
     fn open(&mut self, room: &RoomKey, rules: &Arc<Rules>) {
-        let expired = |place: &shelf::Place| place.is_over(Instant::now());
+        let expired = |place: &Place| place.is_over(Instant::now());
         if let Some(place) = self.rooms.get(room).and_then(|kept| kept.shelved).filter(expired) {
-            self.shelf.take(&place);
+            self.shelf.take(place);
             self.forget(room);
         }
         let keeps = rules.durable && !room.is_everyone() && self.durable.is_some();
@@ -232,11 +245,12 @@ impl Broker for Memory {
             history: History::default(),
             seen: Seen::default(),
             shelved: None,
-            aging: false,
+            aging: None,
+            names_at: None,
             stored: if keeps { Stored::Asked } else { Stored::Not },
         });
         if let Some(place) = kept.shelved.take() {
-            self.shelf.take(&place);
+            self.shelf.take(place);
         }
         match std::mem::replace(&mut kept.stored, Stored::Not) {
             Stored::Asked => {
@@ -278,7 +292,11 @@ impl Broker for Memory {
             let position = Position { epoch: kept.position.epoch.clone(), offset };
             let told = offset <= kept.position.offset;
             match kept.in_flight().filter(|_| !told) {
-                Some(in_flight) => in_flight.wait_for(offset, ticket),
+                Some(in_flight) => {
+                    if !in_flight.wait_for(offset, ticket) {
+                        self.events.push_back(Event::Refused { ticket });
+                    }
+                }
                 None => self.events.push_back(Event::Accepted { ticket, position, duplicate: true }),
             }
             return;

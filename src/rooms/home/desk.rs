@@ -1,6 +1,7 @@
 //! What servers ask of rooms.
 use super::reading::{Asked, Reading};
-use super::{Home, Publisher, Waiting};
+use super::{BUSY, Home, Publisher, Waiting};
+use crate::close::Code;
 use crate::config::Namespace;
 use crate::rooms::broker::Publication;
 use crate::rooms::desk::{DeskAsk, NewMessage, Refusal, RoomLine, RoomView};
@@ -14,11 +15,24 @@ impl DeskAsk {
         match self {
             DeskAsk::Publish(_, _, reply) => drop(reply.send(Err(Refusal { code, message }))),
             DeskAsk::Kick { reply, .. } => drop(reply.send(0)),
-            // Its reply is dropped, which means the same as that there is none.
-            _ => (),
+            DeskAsk::Room { reply, .. } => drop(reply.send(unless_missing(code, message))),
+            DeskAsk::History { reply, .. } => drop(reply.send(unless_missing(code, message))),
+            DeskAsk::Settle(_)
+            | DeskAsk::Rooms { .. }
+            | DeskAsk::Notify { .. }
+            | DeskAsk::Sessions { .. }
+            | DeskAsk::Disconnect { .. } => {}
         }
     }
 }
+
+/// A room that may not be is none; what else is refused is said.
+fn unless_missing<T>(code: Code, message: &'static str) -> Result<Option<T>, Refusal> {
+    if code == Code::RoomNotFound { Ok(None) } else { Err(Refusal { code, message }) }
+}
+
+/// What servers may have waiting for one room to open.
+const SERVERS_WAITING_MAX: usize = 1024;
 
 impl Home {
     /// Something is asked of a room here. It comes to be where it must, and goes again where nobody is in it.
@@ -28,13 +42,23 @@ impl Home {
             DeskAsk::Publish(room, ..) | DeskAsk::Room { room, .. } | DeskAsk::History { room, .. } => {
                 (room.clone(), true)
             }
-            DeskAsk::Rooms { .. } | DeskAsk::Notify { .. } | DeskAsk::Sessions { .. } | DeskAsk::Disconnect { .. } => {
+            DeskAsk::Settle(_)
+            | DeskAsk::Rooms { .. }
+            | DeskAsk::Notify { .. }
+            | DeskAsk::Sessions { .. }
+            | DeskAsk::Disconnect { .. } => {
                 return;
             }
         };
         match self.enter(&key, create) {
             Err(refused) => ask.refuse(refused),
-            Ok(room) if room.position.is_none() => room.waiting.push(Waiting::Desk(ask)),
+            Ok(room) if room.is_waited_for() => {
+                let waiting = room.waiting.iter().filter(|w| matches!(w, Waiting::Desk(_))).count();
+                if waiting >= SERVERS_WAITING_MAX {
+                    return ask.refuse(BUSY);
+                }
+                room.waiting.push_back(Waiting::Desk(ask));
+            }
             Ok(_) => {
                 self.serve_server(ask);
                 self.shut_if_unused(&key);
@@ -42,7 +66,7 @@ impl Home {
         }
     }
 
-    fn serve_server(&mut self, ask: DeskAsk) {
+    pub(super) fn serve_server(&mut self, ask: DeskAsk) {
         match ask {
             DeskAsk::Publish(key, message, reply) => {
                 let NewMessage { sender, message_id, message } = message;
@@ -58,13 +82,13 @@ impl Home {
                 let Some(position) = room.position.clone() else { return };
                 let (members, more) = room.page(limit, after.as_deref(), None);
                 let view = RoomView { members, more, count: room.count(), position };
-                let _ = reply.send((view.count > 0 || view.position.offset > 0).then_some(view));
+                let _ = reply.send(Ok((view.count > 0 || view.position.offset > 0).then_some(view)));
             }
             DeskAsk::History { room: key, since, limit, reply } => {
                 let Some(room) = self.rooms.get_mut(&key) else { return };
                 let Some(position) = room.position.clone() else { return };
                 if room.count() == 0 && position.offset == 0 {
-                    return drop(reply.send(None));
+                    return drop(reply.send(Ok(None)));
                 }
                 room.asked_by_servers += 1;
                 let after = since.unwrap_or_else(|| position.offset.saturating_sub(limit as u64));
@@ -74,7 +98,11 @@ impl Home {
             DeskAsk::Kick { room, client, code, reply } => {
                 let _ = reply.send(self.expel(&room, &client, code));
             }
-            DeskAsk::Rooms { .. } | DeskAsk::Notify { .. } | DeskAsk::Sessions { .. } | DeskAsk::Disconnect { .. } => {}
+            DeskAsk::Settle(_)
+            | DeskAsk::Rooms { .. }
+            | DeskAsk::Notify { .. }
+            | DeskAsk::Sessions { .. }
+            | DeskAsk::Disconnect { .. } => {}
         }
     }
 

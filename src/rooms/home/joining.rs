@@ -54,8 +54,11 @@ impl Home {
                 // Before the others are told: where that cannot be delivered the members on that shard lose their
                 // place, and this one is among them.
                 self.answer(from, ticket, Answer::Joined(Box::new(joined)));
-                if let Change::Client { visible } = change {
-                    self.came(&key, &client, visible);
+                match (change, join.said) {
+                    (Change::Client { visible }, _) => self.came(&key, &client, visible),
+                    // The client's other sessions here may end before they have told it.
+                    (Change::Session | Change::Nothing, Some(said)) => self.status(&key, &client, said),
+                    (Change::Session | Change::Nothing, None) => (),
                 }
             }
         }
@@ -144,11 +147,12 @@ impl Home {
         for (client, change) in room.leave_shard(shard) {
             self.went(key, &client, change);
         }
+        self.release(key, shard);
         self.shut_if_unused(key);
     }
 
     fn came(&mut self, key: &RoomKey, client: &Arc<str>, visible: bool) {
-        if self.rooms.get(key).is_some_and(|room| room.count() == 1) {
+        if self.rooms.get_mut(key).is_some_and(|room| !std::mem::replace(&mut room.occupied, true)) {
             self.tell(HookEvent::Occupied, key, None);
         }
         self.tell(HookEvent::Joined, key, Some(client));
@@ -173,9 +177,14 @@ impl Home {
                 self.presence(key, client, &Status::Offline);
             }
             self.tell(HookEvent::Left, key, Some(client));
-            if self.rooms.get(key).is_some_and(|room| room.count() == 0) {
-                self.tell(HookEvent::Vacated, key, None);
-            }
+        }
+    }
+
+    /// Tells the application once that nobody is in the room any more.
+    pub(super) fn tell_vacated(&mut self, key: &RoomKey) {
+        let room = self.rooms.get_mut(key).filter(|room| room.count() == 0);
+        if room.is_some_and(|room| std::mem::take(&mut room.occupied)) {
+            self.tell(HookEvent::Vacated, key, None);
         }
     }
 

@@ -1,8 +1,9 @@
 //! What a home asks the broker to read again: for members that recover, shards that catch up, and servers.
 use super::Home;
 use crate::rooms::broker::{Batch, Message};
-use crate::rooms::desk::{HistoryView, Reply};
+use crate::rooms::desk::{HistoryView, Refusal, Reply};
 use crate::rooms::mail::{Cursor, Feed, Frame, Kind, Mail, RoomKey, SessionRef};
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// What a member that recovers, or a shard that catches up, is sent at once.
@@ -17,7 +18,7 @@ pub(super) enum Reading {
     /// The next messages for a shard.
     CatchUp { room: RoomKey, shard: u16, loss: u64 },
     /// For a server. `lost`: what it asked for is gone, and it gets what is left.
-    History { room: RoomKey, asked: Asked, lost: bool, reply: Reply<Option<HistoryView>> },
+    History { room: RoomKey, asked: Asked, lost: bool, reply: Reply<Result<Option<HistoryView>, Refusal>> },
 }
 
 /// How a server asked.
@@ -32,13 +33,38 @@ pub(super) struct Asked {
 /// Bytes of one answer to a server.
 const HISTORY_BYTES_MAX: usize = 8 << 20;
 
+impl Asked {
+    /// The texts, as many as fit one answer: the first of those after an offset, or the last ones.
+    fn within_bytes(self, messages: Vec<Message>) -> Vec<Bytes> {
+        let mut texts: Vec<Bytes> = messages.iter().map(Message::text).collect();
+        if !self.from_offset {
+            texts.reverse();
+        }
+        let mut bytes = 0;
+        let mut fits = |text: &Bytes| {
+            bytes += text.len();
+            bytes <= HISTORY_BYTES_MAX
+        };
+        let count = texts.iter().map_while(|text| fits(text).then_some(())).count().max(1);
+        texts.truncate(count);
+        if !self.from_offset {
+            texts.reverse();
+        }
+        texts
+    }
+}
+
 impl Home {
     /// A member that recovers can take more.
     pub(super) fn more(&mut self, room: RoomKey, from: SessionRef, client: Arc<str>, cursor: Cursor) {
         let Cursor { number, after } = cursor;
-        let seat = self.rooms.get_mut(&room).and_then(|r| r.seat(&client, from));
-        if seat.is_none_or(|seat| seat.recovers != Some(number)) {
+        let Some(found) = self.rooms.get_mut(&room) else { return self.feed(from, &room, Feed::Stale) };
+        if found.seat(&client, from).is_none_or(|seat| seat.recovers != Some(number)) {
             return self.feed(from, &room, Feed::Stale);
+        }
+        // A shard that catches up is sent what its members recover: those who come up to it would get it twice.
+        if found.behind(from.shard).is_some() {
+            return found.held.push((from, client, cursor));
         }
         let ticket = self.number();
         self.reading.insert(ticket, Reading::Feed { room: room.clone(), from, client, number, after });
@@ -64,7 +90,12 @@ impl Home {
             Some(Reading::Feed { room, from, client, number, after }) => {
                 self.fed(&room, from, &client, (number, after), messages);
             }
-            Some(Reading::CatchUp { room, shard, loss }) => self.caught_up(&room, shard, loss, messages),
+            Some(Reading::CatchUp { room, shard, loss }) => {
+                self.caught_up(&room, shard, loss, messages);
+                if self.rooms.get(&room).is_some_and(|r| r.behind(shard).is_none()) {
+                    self.release(&room, shard);
+                }
+            }
             Some(Reading::History { room, asked, lost, reply }) => match (messages, oldest) {
                 (None, Some(oldest)) if !lost => {
                     let again = Reading::History { room: room.clone(), asked, lost: true, reply };
@@ -73,8 +104,8 @@ impl Home {
                 (messages, _) => {
                     let position = self.rooms.get(&room).and_then(|r| r.position.clone());
                     let lost = asked.from_offset && (lost || messages.is_none());
-                    let messages = messages.unwrap_or_default().iter().map(Message::text).collect();
-                    let _ = reply.send(position.map(|position| HistoryView { messages, lost, position }));
+                    let messages = asked.within_bytes(messages.unwrap_or_default());
+                    let _ = reply.send(Ok(position.map(|position| HistoryView { messages, lost, position })));
                     self.server_was_answered(&room);
                 }
             },
@@ -83,7 +114,7 @@ impl Home {
 
     pub(super) fn read_history(&mut self, room: &RoomKey, after: u64, reading: Reading) {
         let Reading::History { asked, .. } = &reading else { return };
-        let batch = Batch { messages: asked.limit, bytes: HISTORY_BYTES_MAX };
+        let batch = Batch { messages: asked.limit, bytes: usize::MAX };
         let ticket = self.number();
         self.reading.insert(ticket, reading);
         self.broker.read(ticket, room, after, batch);
@@ -98,13 +129,15 @@ impl Home {
         messages: Option<Vec<Message>>,
     ) {
         let Some(room) = self.rooms.get_mut(key) else { return self.feed(from, key, Feed::Stale) };
-        // A shard that fell behind is sent again what its members recover: they would get it twice.
-        let behind = room.behind(from.shard).is_some();
         let known = room.position.as_ref().map_or(0, |position| position.offset);
+        let behind = room.behind(from.shard).is_some();
         let Some(seat) = room.seat(client, from).filter(|seat| seat.recovers == Some(number)) else {
             return self.feed(from, key, Feed::Stale);
         };
-        let Some(messages) = messages.filter(|_| !behind) else {
+        if seat.recovers.is_some() && behind {
+            return room.held.push((from, client.clone(), Cursor { number, after }));
+        }
+        let Some(messages) = messages else {
             let change = room.leave(client, from);
             self.feed(from, key, Feed::Overtaken);
             self.went(key, client, change);
@@ -119,6 +152,19 @@ impl Home {
         }
         let frames = ready.map(|m| m.frame.clone()).collect();
         self.feed(from, key, Feed::Messages { frames, last, live });
+    }
+
+    /// What members on this shard asked while it was behind is looked at again.
+    pub(super) fn release(&mut self, key: &RoomKey, shard: u16) {
+        let Some(room) = self.rooms.get_mut(key) else { return };
+        let held = std::mem::take(&mut room.held);
+        for (from, client, cursor) in held {
+            if from.shard == shard {
+                self.more(key.clone(), from, client, cursor);
+            } else if let Some(room) = self.rooms.get_mut(key) {
+                room.held.push((from, client, cursor));
+            }
+        }
     }
 
     fn caught_up(&mut self, key: &RoomKey, shard: u16, loss: u64, messages: Option<Vec<Message>>) {
@@ -137,6 +183,9 @@ impl Home {
             if message.position.offset == known {
                 return room.caught_up(shard);
             }
+        }
+        if messages.is_empty() {
+            return room.caught_up(shard);
         }
         self.shared.post.send(usize::from(shard), Mail::Behind { room: key.clone(), loss });
     }

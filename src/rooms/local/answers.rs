@@ -1,10 +1,14 @@
 //! What homes answer, as the session that asked is told.
 use super::entry::Query;
 use super::{Entry, unlist};
+use crate::close::Code;
 use crate::rooms::Rooms;
 use crate::rooms::mail::{Answer, Joined, SessionRef, Ticket};
 use crate::rooms::protocol::push;
+use crate::rooms::room::Member;
+use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use tokio::time::Instant;
 
 /// Hands a home's answer to the session that asked.
@@ -28,7 +32,7 @@ pub(in crate::rooms) fn answer(rooms: &Rooms, to: SessionRef, ticket: Ticket, an
             entry.say("message_sent", &payload, id, now);
         }
         Answer::Members(payload) => entry.say("room_members", &payload, id, now),
-        Answer::Presences { found, whole } => presences(&entry, &ticket, found, whole),
+        Answer::Presences { found } => presences(&entry, &ticket, found),
         Answer::Done => (),
         Answer::Refused { unjoined, code, message } => {
             if let Some(room) = unjoined {
@@ -51,21 +55,25 @@ fn joined(rooms: &Rooms, entry: &Rc<Entry>, ticket: &str, joined: Joined) {
     rooms.local.borrow_mut().list(&room, entry, position.offset, missed);
     entry.say("room_joined", &payload, Some(ticket), Instant::now());
     if missed.is_some() {
-        entry.recovery.borrow_mut().rooms.push_back(room);
+        let mut recovery = entry.recovery.borrow_mut();
+        // It may recover already, and have joined anew.
+        if !recovery.rooms.contains(&room) {
+            recovery.rooms.push_back(room);
+        }
+        drop(recovery);
         entry.feed(rooms);
     }
 }
 
 /// One home has answered a question after presences; when all have, the client is told.
-fn presences(entry: &Entry, ticket: &str, found: Vec<crate::rooms::room::Member>, whole: bool) {
+fn presences(entry: &Entry, ticket: &str, found: Result<Vec<Member>, (Code, &'static str)>) {
     let mut queries = entry.queries.borrow_mut();
-    let Some(place) = queries.iter().position(|query| &*query.id == ticket) else { return };
+    let Some(place) = queries.iter().position(|query| *query.number.to_string() == *ticket) else { return };
     let query = &mut queries[place];
     query.unanswered -= 1;
-    for member in found {
-        if whole || !query.found.iter().any(|known| known.client == member.client) {
-            query.found.push(member);
-        }
+    let refused = found.as_ref().err().copied();
+    for member in found.unwrap_or_default() {
+        query.found.entry(member.client.clone()).or_insert(member);
     }
     if query.unanswered > 0 {
         return;
@@ -73,7 +81,10 @@ fn presences(entry: &Entry, ticket: &str, found: Vec<crate::rooms::room::Member>
     let Query { id, clients, found, .. } = queries.swap_remove(place);
     queries.shrink_to_fit();
     drop(queries);
-    tell_presences(entry, &id, clients.as_deref(), &found);
+    match refused {
+        None => tell_presences(entry, &id, clients.as_deref(), &found),
+        Some((code, message)) => entry.error(code, message, None, Some(&id), Instant::now()),
+    }
 }
 
 /// Answers a `presence_query`.
@@ -81,9 +92,9 @@ pub(in crate::rooms) fn tell_presences(
     entry: &Entry,
     id: &str,
     clients: Option<&[Box<str>]>,
-    found: &[crate::rooms::room::Member],
+    found: &BTreeMap<Arc<str>, Member>,
 ) {
-    let here: std::collections::HashSet<&str> = found.iter().map(|member| &*member.client).collect();
-    let missing = clients.unwrap_or_default().iter().map(|client| &**client).filter(|client| !here.contains(client));
-    entry.say("presence_update", &push::presences(found, missing), Some(id), Instant::now());
+    let asked = clients.unwrap_or_default().iter().map(|client| &**client);
+    let missing = asked.filter(|client| !found.contains_key(*client));
+    entry.say("presence_update", &push::presences(found.values(), missing), Some(id), Instant::now());
 }

@@ -7,11 +7,12 @@ use crate::limits::ClientRooms;
 use crate::metrics::{Direction, ServiceLabel};
 use crate::rooms::mail::{Cursor, Except, Frame, RoomKey, SessionRef};
 use crate::rooms::protocol::push;
+use crate::rooms::room::Member;
 use crate::rooms::statuses::Said;
 use crate::shard::{Handle, Shard};
 use crate::ws::frame::{Opcode, frame};
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Display;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use tokio::time::Instant;
 /// Requests of one session that may be unanswered; then it is not read.
 const UNANSWERED_MAX: usize = 64;
 /// Answers shorter than this are not worth compressing.
-const DEFLATE_AT_LEAST: usize = 512;
+pub(crate) const DEFLATE_AT_LEAST: usize = 512;
 
 pub(crate) struct Entry {
     pub(crate) reference: SessionRef,
@@ -73,10 +74,12 @@ pub(crate) struct Recovery {
 
 /// A `presence_query` that homes have yet to answer.
 pub(crate) struct Query {
+    /// What homes answer it by; the client's own name for it may come twice.
+    pub(crate) number: u64,
     pub(crate) id: Box<str>,
     /// Who is asked after; `None`: a whole room.
     pub(crate) clients: Option<Arc<[Box<str>]>>,
-    pub(crate) found: Vec<crate::rooms::room::Member>,
+    pub(crate) found: BTreeMap<Arc<str>, Member>,
     pub(crate) unanswered: usize,
 }
 
@@ -139,6 +142,11 @@ impl Entry {
         self.send_text(&push::error(code, message, wait, id), now);
     }
 
+    /// Bytes that may be queued: recovered messages are no backlog.
+    pub(crate) fn backlog_allowed(&self) -> usize {
+        self.max_backlog.saturating_add(self.recovery.borrow().queued)
+    }
+
     /// A peer that takes what is queued is not slow: it is judged by what is left after a write.
     fn after_send(&self) {
         let slow = {
@@ -146,8 +154,7 @@ impl Entry {
             if peer.backlog() > self.max_backlog {
                 peer.flush();
             }
-            peer.backlog() > self.max_backlog
-                && peer.backlog() > self.max_backlog.saturating_add(self.recovery.borrow().queued)
+            peer.backlog() > self.max_backlog && peer.backlog() > self.backlog_allowed()
         };
         if slow {
             self.handle.peer.borrow_mut().drop_unsent();

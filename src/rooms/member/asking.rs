@@ -5,11 +5,12 @@ use crate::close::Code;
 use crate::config::Permission;
 use crate::rooms::local::{self, Query};
 use crate::rooms::mail::{Ask, Mail, Position, RoomKey, Ticket};
-use crate::rooms::protocol::{Request, Status, push};
+use crate::rooms::protocol::{Names, Request, Status, push};
 use crate::rooms::statuses::Change;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -127,17 +128,12 @@ impl Member {
     fn look_for(&self, clients: Arc<[Box<str>]>, ticket: Ticket) {
         let rooms: Vec<RoomKey> = self.entry.rooms.borrow().keys().cloned().collect();
         if rooms.is_empty() {
-            return local::tell_presences(&self.entry, &ticket, Some(&clients), &[]);
+            return local::tell_presences(&self.entry, &ticket, Some(&clients), &BTreeMap::new());
         }
-        self.query(&ticket, Some(clients.clone()), rooms.len());
+        let number = self.query(&ticket, Some(clients.clone()), rooms.len());
         for room in rooms {
-            local::ask(
-                &self.rooms,
-                &self.entry,
-                room,
-                ticket.clone(),
-                Ask::Presences { clients: Some(clients.clone()) },
-            );
+            let ask = Ask::Presences { clients: Some(clients.clone()) };
+            local::ask(&self.rooms, &self.entry, room, number.clone(), ask);
         }
     }
 
@@ -147,11 +143,16 @@ impl Member {
         if !self.entry.rooms.borrow().contains_key(&room) {
             return self.refuse(Code::RoomNotFound, "you are not in this room", None, Some(&ticket));
         }
-        self.query(&ticket, None, 1);
-        local::ask(&self.rooms, &self.entry, room, ticket, Ask::Presences { clients: None });
+        let number = self.query(&ticket, None, 1);
+        local::ask(&self.rooms, &self.entry, room, number, Ask::Presences { clients: None });
     }
 
-    fn query(&self, id: &str, clients: Option<Arc<[Box<str>]>>, unanswered: usize) {
-        self.entry.queries.borrow_mut().push(Query { id: id.into(), clients, found: Vec::new(), unanswered });
+    /// Remembers a question that several homes may have to answer: what they answer it by. A session has as many as it
+    /// has requests unanswered.
+    fn query(&self, id: &str, clients: Option<Names>, unanswered: usize) -> Ticket {
+        let mut queries = self.entry.queries.borrow_mut();
+        let number = queries.iter().map(|query| query.number).max().unwrap_or(0) + 1;
+        queries.push(Query { number, id: id.into(), clients, found: BTreeMap::new(), unanswered });
+        number.to_string().into()
     }
 }

@@ -38,7 +38,7 @@ impl Wish {
     }
 
     async fn ask(&self, asker: &Asker, rooms: &Rooms, entry: &Entry) -> Verdict {
-        let client = entry.identity.borrow().client.clone();
+        let client = client(entry);
         let (room, message_id, message) = match self {
             Wish::Join(room, ..) => (room, None, None),
             Wish::Publish(room, ticket, message, _) => (room, Some(&**ticket), Some(&**message)),
@@ -72,10 +72,33 @@ impl Wish {
                 }
                 memberships.entry(room.clone()).or_default().joins += 1;
                 drop(memberships);
-                let (said, counted) = (entry.said.borrow().clone(), entry.counted.clone());
+                // Where it has said something, there may be more that is not told yet.
+                let known = entry.said.borrow().clone();
+                let newest = known.as_ref().and_then(|_| rooms.shared.statuses.of(entry.namespace, &client(entry)));
+                let (said, counted) = (newest.or(known), entry.counted.clone());
                 let join = Join { deflate: entry.deflate, since, said, rooms: counted };
                 local::ask(rooms, entry, room, ticket, Ask::Join(Box::new(join)));
             }
+        }
+    }
+}
+
+/// A session about which the application is asked: it is not read until this is dropped, however that comes.
+struct Asking(Rc<Entry>);
+
+impl Asking {
+    fn about(entry: Rc<Entry>) -> Asking {
+        entry.asking.set(true);
+        Asking(entry)
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.asking.set(false);
+        self.0.handle.wake();
+        if std::thread::panicking() {
+            self.0.shard.metrics().panicked();
         }
     }
 }
@@ -87,17 +110,21 @@ impl Member {
         let asker = self.rooms.asker.as_ref().filter(|asker| asker.asks(wish.event()));
         let Some(asker) = asker.cloned() else { return wish.come_true(&self.rooms, &self.entry) };
         let (rooms, entry) = (self.rooms.clone(), self.entry.clone());
-        entry.asking.set(true);
+        let asking = Asking::about(entry.clone());
         spawn_local(async move {
             let verdict = wish.ask(&asker, &rooms, &entry).await;
-            entry.asking.set(false);
             // The session may have ended meanwhile.
-            if rooms.local.borrow().has(entry.reference) {
+            let lives = rooms.local.borrow().has(entry.reference);
+            if lives {
                 judged(&rooms, &entry, wish, verdict);
-                entry.handle.wake();
             }
+            drop(asking);
         });
     }
+}
+
+fn client(entry: &Entry) -> std::sync::Arc<str> {
+    entry.identity.borrow().client.clone()
 }
 
 fn judged(rooms: &Rooms, entry: &Entry, mut wish: Wish, verdict: Verdict) {

@@ -108,7 +108,7 @@ pub fn read_receipt(room: &str, client: &str, offset: u64) -> String {
 
 /// The payload of `presence_update` that answers a `presence_query`. `missing`: those that were asked for and are not
 /// seen.
-pub fn presences<'a>(found: &[Member], missing: impl Iterator<Item = &'a str>) -> String {
+pub fn presences<'a>(found: impl Iterator<Item = &'a Member>, missing: impl Iterator<Item = &'a str>) -> String {
     let mut text = String::from(r#"{"presences":["#);
     let mut comma = "";
     for member in found {
@@ -223,7 +223,7 @@ mod tests {
             presence("r", "c\"", &away),
             typing("r", "c\"", true),
             read_receipt("r", "c\"", 7),
-            envelope("presence_update", &presences(&[member], ["x\"", "y"].into_iter()), Some("q")),
+            envelope("presence_update", &presences([member].iter(), ["x\"", "y"].into_iter()), Some("q")),
             crowd_presence("r", Changes { joined: 2, left: 1 }, 1001),
             envelope("room_members", &members("r", &Room::new(1, Default::default()), "", 9, None), Some("x\"")),
             error(Code::RateLimit, "m", Some(Duration::from_micros(1)), Some("i")),

@@ -160,16 +160,20 @@ impl InFlight {
         self.messages.len() as u64
     }
 
-    /// Has a repetition wait for the message at this offset.
-    pub fn wait_for(&mut self, offset: u64, ticket: u64) {
-        if let Some(pending) = self.messages.iter_mut().find(|p| p.message.position.offset == offset) {
-            pending.tickets.push(ticket);
-        }
+    /// Has a repetition wait for the message at this offset. False: it is not on its way.
+    pub fn wait_for(&mut self, offset: u64, ticket: u64) -> bool {
+        let Some(pending) = self.messages.iter_mut().find(|p| p.message.position.offset == offset) else {
+            return false;
+        };
+        pending.tickets.push(ticket);
+        true
     }
 
     /// The first one has arrived.
     pub fn arrived(&mut self) -> Option<Pending> {
-        self.messages.pop_front()
+        let first = self.messages.pop_front();
+        self.failed &= !self.messages.is_empty();
+        first
     }
 
     /// One has failed.

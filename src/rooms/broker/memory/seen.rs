@@ -6,6 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Names that are remembered of servers which publish as nobody, at least: several times the longest list that they
+/// may publish at once.
+const SERVERS_NAMES_MAX: usize = 8192;
+
 /// What each client has sent lately. A name is kept as two hashes of 64 bits with secret keys: 32 bytes whatever its
 /// length, and a client cannot find two names that are taken for one.
 #[derive(Default)]
@@ -40,9 +44,9 @@ impl Seen {
         self.clients.is_empty()
     }
 
-    /// Clients of whom something is remembered.
-    pub fn clients(&self) -> usize {
-        self.clients.len()
+    /// About the memory that it takes.
+    pub fn bytes(&self) -> usize {
+        self.clients.len() * 128 + self.clients.values().map(|sent| sent.len() * size_of::<Sent>()).sum::<usize>()
     }
 
     /// The offset that the client's message of this name got.
@@ -57,9 +61,11 @@ impl Seen {
         if bounds.age == Duration::ZERO || bounds.per_client == 0 {
             return;
         }
+        // Nobody's messages are those of all servers that name no sender.
+        let most = if client.is_empty() { bounds.per_client.max(SERVERS_NAMES_MAX) } else { bounds.per_client };
         let sent = self.clients.entry(client.clone()).or_default();
         while let Some(first) = sent.front()
-            && (sent.len() >= bounds.per_client || at.saturating_duration_since(first.at) >= bounds.age)
+            && (sent.len() >= most || at.saturating_duration_since(first.at) >= bounds.age)
         {
             sent.pop_front();
         }
@@ -109,6 +115,18 @@ mod tests {
         assert_eq!(seen.find("alice", name, later, &BOUNDS), None);
         seen.sweep(later, &BOUNDS);
         assert!(seen.is_empty());
+    }
+
+    #[test]
+    fn servers_that_name_no_sender_have_names_for_several_lists() {
+        let (mut seen, namer, start) = (Seen::default(), Namer::default(), Instant::now());
+        let nobody = Arc::from("");
+        for i in 0..8192 {
+            seen.remember(&nobody, namer.name(&i.to_string()), i, start, &BOUNDS);
+        }
+        assert_eq!(seen.find("", namer.name("0"), start, &BOUNDS), Some(0));
+        seen.remember(&nobody, namer.name("x"), 9000, start, &BOUNDS);
+        assert_eq!(seen.find("", namer.name("0"), start, &BOUNDS), None);
     }
 
     #[test]

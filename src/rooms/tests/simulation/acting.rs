@@ -353,7 +353,7 @@ impl Sim {
                 None
             }),
             8 => Box::pin(async move {
-                desk.history(here, &name, Some(0), 10).await;
+                let _ = desk.history(here, &name, Some(0), 10).await;
                 None
             }),
             _ => Box::pin(async move {

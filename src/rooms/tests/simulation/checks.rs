@@ -243,7 +243,8 @@ impl Sim {
         assert_eq!(lines, wanted, "members of rooms");
         for (room, clients) in truth {
             let name = self.model.rooms[*room].name.clone();
-            let view = self.ask_desk(desk.room(here, &name, 10_000, None)).expect("a room with members");
+            let view =
+                self.ask_desk(desk.room(here, &name, 10_000, None)).expect("no refusal").expect("a room with members");
             self.model.reached(*room, &view.position, Instant::now(), false);
             assert_eq!(Some(view.position), self.model.head(*room), "the place of the last message of {name}");
             let members = view.members.iter().map(|m| (model::client_of(&m.client), m.status.as_str().to_owned()));
