@@ -102,6 +102,7 @@ impl Member {
             unanswered: Cell::new(0),
             asking: Cell::new(false),
             resting: Cell::new(false),
+            cut_off: Cell::new(false),
             not_understood: Cell::new(0),
             rooms: RefCell::new(HashMap::new()),
             recovery: RefCell::default(),
@@ -243,7 +244,7 @@ impl Member {
 
     /// Tells the client that it will be closed, and what to do then.
     pub fn say_goodbye(&self, close: &Close) {
-        self.entry.send_text(&protocol::push::disconnect(close), Instant::now());
+        self.entry.send_last_text(&protocol::push::disconnect(close), Instant::now());
     }
 }
 

@@ -42,6 +42,9 @@ pub(crate) struct Entry {
     pub(crate) asking: Cell<bool>,
     /// It is not read: so many requests wait for their answers.
     pub(crate) resting: Cell<bool>,
+    /// What was queued has been thrown away, and the session is to close: a message after that would hide the gap from
+    /// a client that goes on from the last one it has.
+    pub(crate) cut_off: Cell<bool>,
     /// Messages in a row that were not understood.
     pub(crate) not_understood: Cell<u32>,
     /// Rooms it is in or asked to join.
@@ -115,6 +118,9 @@ impl Entry {
     }
 
     pub(crate) fn deliver(&self, frame: &Frame, now: Instant) {
+        if self.cut_off.get() {
+            return;
+        }
         let bytes = match &frame.deflated {
             Some(deflated) if self.deflate => deflated,
             _ => &frame.plain,
@@ -125,6 +131,13 @@ impl Entry {
 
     /// Queues a text of its own.
     pub(crate) fn send_text(&self, text: &str, now: Instant) {
+        if !self.cut_off.get() {
+            self.send_last_text(text, now);
+        }
+    }
+
+    /// As [`send_text`](Self::send_text), also to one that is cut off.
+    pub(crate) fn send_last_text(&self, text: &str, now: Instant) {
         let deflate = self.deflate && text.len() >= DEFLATE_AT_LEAST;
         let deflated = deflate.then(|| self.shard.deflater.borrow_mut().frame(Opcode::Text, text.as_bytes())).flatten();
         let bytes = deflated.unwrap_or_else(|| frame(Opcode::Text, text.as_bytes()));
@@ -157,6 +170,7 @@ impl Entry {
             peer.backlog() > self.max_backlog && peer.backlog() > self.backlog_allowed()
         };
         if slow {
+            self.cut_off.set(true);
             self.handle.peer.borrow_mut().drop_unsent();
             self.handle.order(Close::gateway(Code::SlowConsumer));
         } else {

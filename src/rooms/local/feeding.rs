@@ -54,6 +54,9 @@ impl Entry {
     }
 
     fn send_recovered(&self, frames: Vec<Bytes>) {
+        if self.cut_off.get() {
+            return;
+        }
         let (now, metrics) = (Instant::now(), self.shard.metrics());
         metrics.delivered(frames.len() as u64);
         for plain in frames {

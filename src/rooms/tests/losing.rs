@@ -219,6 +219,41 @@ async fn a_member_that_never_reads_is_closed_and_holds_up_nobody() {
     .await;
 }
 
+/// Until its task has looked, the shard still takes it for a member: what comes then must not follow the gap.
+#[tokio::test(start_paused = true)]
+async fn nothing_follows_what_a_slow_member_was_not_sent() {
+    let house = House::new(1, rules(), memory);
+    let (pipe, wire) = duplex(4000);
+    let seat = house.shards[0].shard.seat(Wire::Pipe(wire));
+    let limits = Limits { max_backlog: 10_000, ..limits() };
+    let member = Member::enter(&house.shards[0], &seat.handle, house.enter(&seat, "slow", &limits), None);
+    let mut slow = Tab { member: Some(member), seat, pipe };
+    let mut bob = house.tab_with_member_only(0, "bob");
+    slow.join("a", "join");
+    bob.join("a", "join");
+    let publish = |text: &str| {
+        bob.request("message", &text[..text.len().min(9)], json!({"room_id": "a", "message": text}));
+        settle(&house);
+    };
+    for i in 0..30 {
+        publish(&format!("{i}{}", "x".repeat(1000)));
+    }
+    publish("after");
+    assert_eq!(slow.seat.handle.take_order().unwrap().number, Some(4010));
+    slow.member.as_ref().unwrap().say_goodbye(&crate::close::Close::gateway(crate::close::Code::SlowConsumer));
+    let (mut seen, handle) = (Vec::new(), slow.seat.handle.clone());
+    while seen.last().is_none_or(|last: &Value| last["type"] != "disconnect") {
+        let mut next = std::pin::pin!(slow.next());
+        let next = std::future::poll_fn(|cx| {
+            handle.peer.borrow_mut().flush();
+            cx.waker().wake_by_ref();
+            next.as_mut().poll(cx)
+        });
+        seen.push(next.await);
+    }
+    assert!(!texts(&seen).contains(&&json!("after")), "{seen:?}");
+}
+
 impl House {
     /// As [`tab`](Self::tab), without a loop that would write its greeting.
     pub(super) fn tab_with_member_only(&self, shard: usize, client: &str) -> Tab {
