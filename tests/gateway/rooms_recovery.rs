@@ -398,7 +398,7 @@ async fn other_makers_clients_recover() {
         comes(&mut publisher, "peers", "offline").await;
         let mut missed = Vec::new();
         for n in 0..50 {
-            missed.push(json!({"n": n, "text": "\u{e9}\u{1f600}".repeat(n)}));
+            missed.push(json!({"n": n, "text": "\u{e9}\u{1f600}".repeat(n * 10)}));
             publisher.publish("peers", missed[n].clone()).await;
         }
         publisher.publish("peers", Value::Null).await;
