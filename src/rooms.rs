@@ -33,7 +33,7 @@ use local::Local;
 use mail::{Mail, Post};
 use schedule::Schedule;
 use statuses::{Said, Statuses};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -80,6 +80,8 @@ pub struct Rooms {
     home: RefCell<Home>,
     /// Clients whose new status is to be told then.
     schedule: RefCell<Schedule<(Namespace, Arc<str>)>>,
+    /// How long the loop handles mail before other tasks have their turn.
+    slice: Cell<Duration>,
     /// Asks the application.
     asker: Option<Rc<Asker>>,
 }
@@ -92,7 +94,7 @@ impl Parts {
     }
 }
 
-/// How long the loop handles mail before other tasks have their turn.
+/// As long as this, but for tests that must not depend on the clock.
 const SLICE: Duration = Duration::from_millis(1);
 /// Mail taken out of the mailbox at once.
 const MAILS_PER_BATCH: usize = 256;
@@ -155,6 +157,7 @@ impl Rooms {
             local: RefCell::new(Local::new()),
             home: RefCell::new(Home::new(shared.clone(), shard.clone(), broker)),
             schedule: RefCell::default(),
+            slice: Cell::new(SLICE),
             asker: shared.hook.as_ref().map(|hook| Rc::new(hook.asker(shard.index))),
             shared,
             shard,
@@ -195,7 +198,7 @@ impl Rooms {
                 self.poll_timers(cx);
                 return Poll::Pending;
             }
-            if started.elapsed() > SLICE {
+            if started.elapsed() > self.slice.get() {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
