@@ -123,6 +123,9 @@ impl Shared {
     }
 
     fn home_of(&self, room: &mail::RoomKey) -> usize {
+        if room.is_everyone() {
+            return usize::from(room.namespace.index) % self.post.shards();
+        }
         (self.hasher.hash_one(room) % self.post.shards() as u64) as usize
     }
 

@@ -174,6 +174,12 @@ impl Shard {
         self.run_loop("fan-out", |cx| self.fanout.slice(cx, |handle| self.count_backlog(handle))).await;
     }
 
+    /// Has the fan-out depend on no clock.
+    #[cfg(test)]
+    pub fn unsliced(&self) {
+        self.fanout.unsliced();
+    }
+
     /// Turns a loop that all sessions of the shard need. A panic, always a bug, costs what the turn
     /// was about; without the loop every session would hang.
     pub async fn run_loop(&self, name: &'static str, mut turn: impl FnMut(&mut Context<'_>) -> Poll<()>) {

@@ -53,13 +53,14 @@ impl Local {
     /// Forgets a session; the rooms it was in or asked to join.
     pub(super) fn remove(&mut self, entry: &Entry) -> Vec<RoomKey> {
         self.members.try_remove(entry.reference.slot as usize);
+        let keys = entry.room_keys();
         let rooms = std::mem::take(&mut *entry.rooms.borrow_mut());
         for (room, membership) in &rooms {
             if let Some(place) = membership.place {
                 self.unlist(room, place);
             }
         }
-        rooms.into_keys().collect()
+        keys
     }
 
     /// Whether the session is still there.
@@ -222,8 +223,7 @@ pub(super) fn learns(rooms: &Rooms, entry: &Entry, said: &Arc<Said>) {
         return;
     }
     *entry.said.borrow_mut() = Some(said.clone());
-    let keys: Vec<RoomKey> = entry.rooms.borrow().keys().cloned().collect();
-    for room in keys {
+    for room in entry.room_keys() {
         ask(rooms, entry, room, "".into(), Ask::Status(said.clone()));
     }
 }

@@ -188,8 +188,7 @@ impl Member {
         let identity = self.identity();
         let forbidden =
             |room: &&RoomKey| !identity.may_join(self.rooms.shared.rules.rules_of(&room.name).join, &room.name);
-        let rooms: Vec<RoomKey> = self.entry.rooms.borrow().keys().filter(forbidden).cloned().collect();
-        for room in rooms {
+        for room in self.entry.room_keys().into_iter().filter(|room| forbidden(&room)) {
             local::ask(&self.rooms, &self.entry, room, "".into(), Ask::Forbidden);
         }
     }

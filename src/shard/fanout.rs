@@ -2,24 +2,36 @@
 //! each. New frames may be queued between its slices; they go out with the same write.
 use super::Handle;
 use crate::outbox::Flush;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// How long the loop holds the thread.
+/// How long the loop holds the thread, but for tests that must not depend on the clock.
 const SLICE: Duration = Duration::from_millis(1);
 /// Writes between two looks at the clock.
 const WRITES_PER_LOOK: usize = 32;
 
-#[derive(Default)]
 pub(super) struct Fanout {
+    slice: Cell<Duration>,
     marked: RefCell<VecDeque<Rc<Handle>>>,
     waker: RefCell<Option<Waker>>,
 }
 
+impl Default for Fanout {
+    fn default() -> Fanout {
+        Fanout { slice: Cell::new(SLICE), marked: RefCell::default(), waker: RefCell::default() }
+    }
+}
+
 impl Fanout {
+    /// Lets it hold the thread as long as there is something to write.
+    #[cfg(test)]
+    pub(super) fn unsliced(&self) {
+        self.slice.set(Duration::MAX);
+    }
+
     pub(super) fn mark(&self, handle: Rc<Handle>) {
         self.marked.borrow_mut().push_back(handle);
         if let Some(waker) = self.waker.borrow_mut().take() {
@@ -41,7 +53,7 @@ impl Fanout {
             let _: Flush = handle.peer.borrow_mut().flush();
             flushed(&handle);
             writes += 1;
-            if writes % WRITES_PER_LOOK == 0 && started.elapsed() > SLICE {
+            if writes % WRITES_PER_LOOK == 0 && started.elapsed() > self.slice.get() {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }

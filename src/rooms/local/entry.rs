@@ -96,6 +96,14 @@ impl Entry {
         !resting && !self.asking.get()
     }
 
+    /// The rooms it is in or asked to join, in the order of their names: what is sent to all of them goes out in an
+    /// order that does not depend on a hash.
+    pub(crate) fn room_keys(&self) -> Vec<RoomKey> {
+        let mut keys: Vec<RoomKey> = self.rooms.borrow().keys().cloned().collect();
+        keys.sort_unstable();
+        keys
+    }
+
     /// Changes what the session has to do with a room, and forgets the room where nothing is left.
     /// Gives its place in the list as it was.
     pub(crate) fn change(&self, room: &RoomKey, change: impl FnOnce(&mut Membership)) -> Option<Place> {

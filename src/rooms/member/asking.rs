@@ -126,7 +126,7 @@ impl Member {
 
     /// Which of these clients are in a room with this one?
     fn look_for(&self, clients: Arc<[Box<str>]>, ticket: Ticket) {
-        let rooms: Vec<RoomKey> = self.entry.rooms.borrow().keys().cloned().collect();
+        let rooms = self.entry.room_keys();
         if rooms.is_empty() {
             return local::tell_presences(&self.entry, &ticket, Some(&clients), &BTreeMap::new());
         }

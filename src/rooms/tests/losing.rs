@@ -228,7 +228,7 @@ async fn nothing_follows_what_a_slow_member_was_not_sent() {
     let limits = Limits { max_backlog: 10_000, ..limits() };
     let member = Member::enter(&house.shards[0], &seat.handle, house.enter(&seat, "slow", &limits), None);
     let mut slow = Tab { member: Some(member), seat, pipe };
-    let mut bob = house.tab_with_member_only(0, "bob");
+    let bob = house.tab_with_member_only(0, "bob");
     slow.join("a", "join");
     bob.join("a", "join");
     let publish = |text: &str| {

@@ -125,7 +125,10 @@ impl World {
             if far { Box::new(Delayed::over(Open(memory))) } else { Box::new(Open(memory)) }
         });
         // What happens must follow from the seed, and not from how fast the machine is.
-        house.shards.iter().for_each(|rooms| rooms.slice.set(Duration::MAX));
+        for rooms in &house.shards {
+            rooms.slice.set(Duration::MAX);
+            rooms.shard.unsliced();
+        }
         let fanout =
             |rooms: &Rc<Rooms>| -> Pin<Box<dyn Future<Output = ()>>> { Box::pin(rooms.shard.clone().run_fanout()) };
         World {
