@@ -170,10 +170,19 @@ async fn who_says_invisible_and_joins_at_once_is_not_seen_for_a_moment() {
         let client = format!("client-{round}");
         let mut raw = raw_session(gateway.tcp().await, &client).await;
         let status = request_frame("presence_update", json!({"status": "invisible"}), "status");
-        raw.send([status, request_frame("join_room", json!({"room_id": "a"}), "join")].concat()).await;
+        let room = json!({"room_id": "a"});
+        // There is one message for each round so far.
+        let requests = [
+            status,
+            request_frame("join_room", room.clone(), "join"),
+            request_frame("typing_start", room.clone(), "typing"),
+            request_frame("read_receipt", json!({"room_id": "a", "offset": round}), "receipt"),
+            request_frame("room_members", room, "members"),
+        ];
+        raw.send(requests.concat()).await;
         loop {
             let message: Value = serde_json::from_slice(&raw.read_frame().await.payload).unwrap();
-            if message["type"] == "room_joined" {
+            if message["type"] == "room_members" {
                 break;
             }
         }

@@ -263,6 +263,25 @@ async fn several_rooms_are_recovered_each_in_its_order() {
     }
 }
 
+/// A member that recovers is sent at most 256 messages and about 64 KiB at once: every number around that comes whole.
+#[tokio::test]
+async fn any_number_of_missed_messages_is_recovered() {
+    let gateway = rooms("history = { messages = 1000 }").await;
+    let mut publisher = session(&gateway, "publisher").await;
+    let epoch = publisher.join("a").await["position"]["epoch"].clone();
+    for n in 1..=520 {
+        publisher.publish("a", json!(n)).await;
+    }
+    for missed in (0..3).chain(220..=262).chain([520]) {
+        let mut late = session(&gateway, "late").await;
+        let joined = join_since(&mut late, "a", &json!({"epoch": epoch, "offset": 520 - missed})).await;
+        assert_eq!(joined["recovered"], true, "{missed}");
+        for n in 520 - missed + 1..=520 {
+            assert_eq!(chat(&mut late).await, (n, json!(n)), "{missed}");
+        }
+    }
+}
+
 const LARGE: usize = 64 << 10;
 
 /// A gateway for messages of 64 KiB, with this backlog and this many of them in the history.
