@@ -20,7 +20,7 @@
 //! opened anew. What of a failed commit is in the file nevertheless is taken back then. Where the process ends
 //! between, a write that was answered with failure may yet be found.
 //!
-//! **Bounds.** [`ROOMS_MAX`] rooms, [`BANS_MAX`] bans; a room's records are bounded by what its appends say. A room
+//! **Bounds.** Of the places in the queue some are kept for bans. [`ROOMS_MAX`] rooms, [`BANS_MAX`] bans; a room's records are bounded by what its appends say. A room
 //! whose last message is older than twice its age and a day is deleted, at open and hourly.
 mod disk;
 mod queue;

@@ -163,7 +163,7 @@ fn what_waits_is_one_commit_and_all_of_it_is_answered() {
 }
 
 #[test]
-fn a_full_queue_refuses_at_once() {
+fn a_full_queue_refuses_at_once_and_has_places_for_bans() {
     let scratch = Scratch::new();
     let mut bench = Bench::open(&scratch.0);
     let go = bench.hold_up();
@@ -171,15 +171,21 @@ fn a_full_queue_refuses_at_once() {
     while bench.link.load(taken, room("a")).is_ok() {
         taken += 1;
     }
-    assert_eq!(taken, queue::REQUESTS_MAX as u64);
+    assert_eq!(taken, (queue::REQUESTS_MAX - queue::REQUESTS_KEPT) as u64);
     assert_eq!(bench.link.append(0, message("a", "e", 1)), Err(Full));
     assert_eq!(bench.link.forget(0, room("a")), Err(Full));
-    assert_eq!(bench.store.put_ban(ban("x"), forever("r"), |_| ()), Err(Full));
+    assert_eq!(bench.store.lift_ban(ban("x"), Some(0), |_| ()), Err(Full), "a sweep has time");
+    assert_eq!(bench.store.lift_ban(ban("x"), None, |_| ()), Ok(()));
+    for _ in 1..queue::REQUESTS_KEPT {
+        assert_eq!(bench.store.put_ban(ban("x"), forever("r"), |_| ()), Ok(()));
+    }
+    assert_eq!(bench.store.put_ban(ban("y"), forever("r"), |_| ()), Err(Full));
     drop(go);
     for expected in 0..taken {
         assert!(matches!(bench.next(), Reply::Loaded { ticket, .. } if ticket == expected));
     }
     assert!(bench.append(message("a", "e", 1)));
+    assert_eq!(bench.store.bans(), Ok(vec![(ban("x"), forever("r"))]));
 }
 
 #[test]
@@ -195,15 +201,20 @@ fn a_queue_is_full_by_bytes_too() {
     while bench.link.append(0, large(taken + 1, 1 << 20)).is_ok() {
         taken += 1;
     }
-    assert_eq!(taken, (queue::BYTES_MAX >> 20) as u64 - 1);
+    assert_eq!(taken, ((queue::BYTES_MAX - queue::BYTES_KEPT) >> 20) as u64 - 1);
     drop(go);
     for _ in 0..taken {
         assert!(matches!(bench.next(), Reply::Appended { .. }));
     }
-    // One that is larger than all the queue is taken alone.
+    // One that is larger than all the queue is taken alone, and leaves room for bans.
     let go = bench.hold_up();
     assert_eq!(bench.link.append(0, large(taken + 1, queue::BYTES_MAX + 1)), Ok(()));
     assert_eq!(bench.link.load(0, room("a")), Err(Full));
+    let mut bans = 0;
+    while bench.store.put_ban(ban("x"), forever("r"), |_| ()).is_ok() {
+        bans += 1;
+    }
+    assert!((1000..queue::REQUESTS_MAX).contains(&bans), "{bans}: full by bytes");
     drop(go);
     assert!(matches!(bench.next(), Reply::Appended { .. }));
 }
