@@ -275,7 +275,12 @@ async fn asked<T>(answer: impl Future<Output = T>) -> Result<T, Fault> {
 
 /// An answer of the rooms. What was asked may still be done after it came too late.
 async fn asked_until<T>(deadline: Instant, answer: impl Future<Output = T>) -> Result<T, Fault> {
-    let late = Refusal { code: crate::close::Code::Unknown, message: "the rooms did not answer in time" };
+    asked_or("the rooms did not answer in time", deadline, answer).await
+}
+
+/// An answer, or these words where it comes too late.
+async fn asked_or<T>(late: &'static str, deadline: Instant, answer: impl Future<Output = T>) -> Result<T, Fault> {
+    let late = Refusal { code: crate::close::Code::Unknown, message: late };
     timeout_at(deadline, answer).await.map_err(|_| Fault::Refused(late))
 }
 

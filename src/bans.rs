@@ -3,8 +3,8 @@
 //! All bans of the configured namespaces are in memory, where checks find them; where there are none a check is one
 //! relaxed load. A ban is written to the [`Store`] first, and comes into memory from the store's thread when it is on
 //! the disk: so memory follows the order of the commits, also where two write about one client at once, or where one
-//! who asked does not wait for the answer. Bans of namespaces that the configuration does not know stay in the store,
-//! and count there.
+//! who asked does not wait for the answer. Bans of namespaces that the configuration does not know stay in the store
+//! until they end, and count there.
 mod table;
 #[cfg(test)]
 mod tests;

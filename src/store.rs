@@ -20,8 +20,10 @@
 //! opened anew. What of a failed commit is in the file nevertheless is taken back then. Where the process ends
 //! between, a write that was answered with failure may yet be found.
 //!
-//! **Bounds.** [`ROOMS_MAX`] rooms, [`BANS_MAX`] bans; a room's records are bounded by what its appends say. A room
-//! whose last message is older than twice its age and a day is deleted, at open and hourly.
+//! **Bounds.** [`ROOMS_MAX`] rooms, [`BANS_MAX`] bans; a room's records are bounded by what its appends say; the file has
+//! no bound of its own. Of the queue's places some are kept for bans. A room whose last message is older than twice its
+//! age and a day is deleted, at open and hourly, and so is a ban that has ended: in slices, between which requests are
+//! served.
 mod disk;
 mod queue;
 mod tables;

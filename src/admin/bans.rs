@@ -2,21 +2,25 @@
 use super::answer::{Answer, Fault};
 use super::body::Object;
 use super::query::PAGE;
-use super::{Call, asked, name};
-use crate::bans::{Ban, BanError, REASON_MAX};
+use super::{Call, asked_or, deadline, name};
+use crate::bans::{Ban, BanError, Bans, REASON_MAX};
 use crate::close::{Close, Code};
-use crate::rooms::desk::Refusal;
+use crate::rooms::desk::{Desk, Refusal};
 use crate::rooms::protocol::push::Time;
 use hyper::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// The longest ban that ends by itself: 100 years. It keeps its end within what a date can say.
 const SECONDS_MAX: u64 = 100 * 365 * 86_400;
 /// Stands between room and client in `after`; no room has it in its name.
 const BETWEEN: char = '|';
 
-/// `PUT /api/bans/CLIENT`: the ban first, then the sessions that are there, so that none slips in between.
+const PUT_LATE: &str = "no answer in time; it goes on: unless the store fails, the ban will hold and the sessions end";
+const LIFT_LATE: &str = "no answer in time; it goes on: unless the store fails, the ban will be lifted";
+
+/// `PUT /api/bans/CLIENT`. Carried out to the end also where the caller is gone, or has waited too long.
 pub(super) async fn put(call: Call<'_>, client: &str) -> Result<Answer, Fault> {
     let client = name::client_of(client)?;
     let query = call.query(&["namespace"])?;
@@ -41,13 +45,23 @@ pub(super) async fn put(call: Call<'_>, client: &str) -> Result<Answer, Fault> {
         reason: reason.map(Into::into),
         since,
     };
-    asked(state.bans.put(ban)).await?.map_err(fault)?;
-    let sessions = match &room {
-        Some(room) => asked(desk.kick(namespace, room, &client, Code::Banned)).await?,
-        None => asked(desk.disconnect(namespace, &client, Close::gateway(Code::Banned))).await?,
-    };
-    tracing::info!(client, room, sessions, "banned by the admin interface");
+    let carried_out = tokio::spawn(carry_out(Arc::clone(&state.bans), desk.clone(), ban));
+    // It ends without an answer by a panic alone.
+    let gone = |_| Fault::Internal("the ban was not carried out to its end");
+    let sessions = asked_or(PUT_LATE, deadline(), carried_out).await?.map_err(gone)??;
     Ok(Answer::json(StatusCode::OK, &json!({ "sessions": sessions })))
+}
+
+/// The ban first, then the sessions that are there, so that none slips in between. How many those were.
+async fn carry_out(bans: Arc<Bans>, desk: Desk, ban: Ban) -> Result<usize, Fault> {
+    let (namespace, client, room) = (ban.namespace, Arc::clone(&ban.client), ban.room.clone());
+    bans.put(ban).await.map_err(fault)?;
+    let sessions = match &room {
+        Some(room) => desk.kick(namespace, room, &client, Code::Banned).await,
+        None => desk.disconnect(namespace, &client, Close::gateway(Code::Banned)).await,
+    };
+    tracing::info!(client = &*client, room = room.as_deref(), sessions, "banned by the admin interface");
+    Ok(sessions)
 }
 
 /// `DELETE /api/bans/CLIENT`.
@@ -58,7 +72,7 @@ pub(super) async fn lift(call: Call<'_>, client: &str) -> Result<Answer, Fault> 
     room.iter().try_for_each(|room| name::room(room, "\"room_id\""))?;
     // A `room_id` in a body would be missed, and another ban be lifted.
     Object::parse(&call.body.optional_text().await?, &[])?;
-    let lifted = asked(state.bans.lift(namespace, &client, room)).await?.map_err(fault)?;
+    let lifted = asked_or(LIFT_LATE, deadline(), state.bans.lift(namespace, &client, room)).await?.map_err(fault)?;
     tracing::info!(client, room, lifted, "a ban was lifted by the admin interface");
     Ok(Answer::json(StatusCode::OK, &json!({ "lifted": lifted })))
 }

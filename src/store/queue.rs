@@ -8,8 +8,11 @@ use tokio::sync::mpsc::UnboundedSender;
 
 /// Requests that may wait.
 pub(super) const REQUESTS_MAX: usize = 8192;
-/// Bytes of the requests that may wait. One that is larger is taken where no other waits.
+/// Bytes of the requests that may wait.
 pub(super) const BYTES_MAX: usize = 64 << 20;
+/// Places, and bytes, that are kept for bans: a disk that is slow, or the traffic of rooms, must not keep one out.
+pub(super) const REQUESTS_KEPT: usize = 256;
+pub(super) const BYTES_KEPT: usize = 1 << 20;
 
 pub(super) type BanDone = Box<dyn FnOnce(Result<BanWritten, StoreError>) + Send>;
 pub(super) type BansDone = Box<dyn FnOnce(Result<Vec<(BanKey, BanRow)>, StoreError>) + Send>;
@@ -85,6 +88,15 @@ impl Request {
         size_of::<Request>() + more
     }
 
+    /// Whether what is kept for bans is for it. Not for the sweeping of bans that have ended.
+    fn is_order(&self) -> bool {
+        match self {
+            Request::Load { .. } | Request::Append { .. } | Request::Forget { .. } => false,
+            Request::LiftBan { ended_by, .. } => ended_by.is_none(),
+            Request::PutBan { .. } | Request::Bans { .. } | Request::Close(_) => true,
+        }
+    }
+
     /// Tells who asked. A receiver that is gone does not matter.
     pub fn answer(self, outcome: Result<Outcome, StoreError>) {
         match (self, outcome) {
@@ -118,57 +130,74 @@ impl Request {
 #[derive(Clone)]
 pub(super) struct Queue {
     sender: SyncSender<Request>,
-    bytes: Arc<AtomicUsize>,
-    has_ended: Arc<AtomicBool>,
+    shared: Arc<Shared>,
 }
 
 /// The way out.
 pub(super) struct Inbox {
     receiver: Receiver<Request>,
-    bytes: Arc<AtomicUsize>,
-    has_ended: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+}
+
+/// What both ends know.
+struct Shared {
+    orders: Waiting,
+    traffic: Waiting,
+    has_ended: AtomicBool,
+}
+
+/// How many requests of one sort wait, and may.
+struct Waiting {
+    requests: AtomicUsize,
+    bytes: AtomicUsize,
+    requests_max: usize,
+    bytes_max: usize,
 }
 
 pub(super) fn queue() -> (Queue, Inbox) {
     let (sender, receiver) = sync_channel(REQUESTS_MAX);
-    let (bytes, has_ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-    let queue = Queue { sender, bytes: Arc::clone(&bytes), has_ended: Arc::clone(&has_ended) };
-    (queue, Inbox { receiver, bytes, has_ended })
+    let shared = Arc::new(Shared {
+        orders: Waiting::new(REQUESTS_MAX, BYTES_KEPT),
+        traffic: Waiting::new(REQUESTS_MAX - REQUESTS_KEPT, BYTES_MAX - BYTES_KEPT),
+        has_ended: AtomicBool::new(false),
+    });
+    (Queue { sender, shared: Arc::clone(&shared) }, Inbox { receiver, shared })
 }
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        self.has_ended.store(true, Relaxed);
+        self.shared.has_ended.store(true, Relaxed);
     }
 }
 
 impl Queue {
     /// Takes a request, or refuses it at once.
     pub fn offer(&self, request: Request) -> Result<(), Full> {
-        let bytes = request.bytes();
-        let fits = |waiting: usize| (waiting == 0 || waiting + bytes <= BYTES_MAX).then_some(waiting + bytes);
-        self.bytes.fetch_update(Relaxed, Relaxed, fits).map_err(|_| Full)?;
+        let (bytes, waiting) = (request.bytes(), self.shared.waiting(&request));
+        waiting.take(bytes)?;
         self.sender.try_send(request).map_err(|_| {
-            self.bytes.fetch_sub(bytes, Relaxed);
+            waiting.leave(bytes);
             Full
         })
     }
 
     /// Whether the thread is gone.
     pub fn has_ended(&self) -> bool {
-        self.has_ended.load(Relaxed)
+        self.shared.has_ended.load(Relaxed)
     }
 
     /// Takes a request when there is a place for it.
     pub fn push(&self, request: Request) -> Result<(), Full> {
-        self.bytes.fetch_add(request.bytes(), Relaxed);
+        let waiting = self.shared.waiting(&request);
+        waiting.requests.fetch_add(1, Relaxed);
+        waiting.bytes.fetch_add(request.bytes(), Relaxed);
         self.sender.send(request).map_err(|_| Full)
     }
 }
 
 impl Inbox {
     fn taken(&self, request: Request) -> Request {
-        self.bytes.fetch_sub(request.bytes(), Relaxed);
+        self.shared.waiting(&request).leave(request.bytes());
         request
     }
 
@@ -180,5 +209,33 @@ impl Inbox {
     /// The next request, if one waits.
     pub fn next_now(&self) -> Result<Request, TryRecvError> {
         self.receiver.try_recv().map(|r| self.taken(r))
+    }
+}
+
+impl Shared {
+    fn waiting(&self, request: &Request) -> &Waiting {
+        if request.is_order() { &self.orders } else { &self.traffic }
+    }
+}
+
+impl Waiting {
+    fn new(requests_max: usize, bytes_max: usize) -> Waiting {
+        let (requests, bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Waiting { requests, bytes, requests_max, bytes_max }
+    }
+
+    /// A place for so many bytes. Where none of this sort waits there is always one.
+    fn take(&self, bytes: usize) -> Result<(), Full> {
+        let one_more = |waiting: usize| (waiting < self.requests_max).then_some(waiting + 1);
+        self.requests.fetch_update(Relaxed, Relaxed, one_more).map_err(|_| Full)?;
+        let fits = |waiting: usize| (waiting == 0 || waiting + bytes <= self.bytes_max).then_some(waiting + bytes);
+        let Err(_) = self.bytes.fetch_update(Relaxed, Relaxed, fits) else { return Ok(()) };
+        self.requests.fetch_sub(1, Relaxed);
+        Err(Full)
+    }
+
+    fn leave(&self, bytes: usize) {
+        self.requests.fetch_sub(1, Relaxed);
+        self.bytes.fetch_sub(bytes, Relaxed);
     }
 }

@@ -13,9 +13,12 @@ use std::time::Duration;
 
 /// What the tables mean; another version of the gateway may mean something else.
 const FORMAT: u64 = 1;
-/// Rooms that one slice of a purge looks at, and deletes.
+/// Rooms or bans that one slice of a purge looks at, and rooms that it deletes.
 const PURGE_LOOKS: usize = 4096;
 const PURGE_DELETES: usize = 256;
+/// Records, and bytes of their texts, that one slice deletes: what waits for the store waits for a slice at most.
+const PURGE_RECORDS: usize = 4096;
+const PURGE_BYTES: usize = 8 << 20;
 const DAY_MS: i64 = 86_400_000;
 
 /// Namespace and room.
@@ -55,8 +58,18 @@ pub(super) struct Undo {
     bans: HashMap<BanKey, Option<BanRow>>,
 }
 
-/// Where a purge goes on: after this room.
-pub(super) type Cursor = (String, String);
+/// Where a purge goes on: after this room, and when those are done, after this ban.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Cursor {
+    Rooms(Option<(String, String)>),
+    Bans(Option<(String, String, String)>),
+}
+
+/// What a slice of a purge may still delete.
+struct Slice {
+    records: usize,
+    bytes: usize,
+}
 
 /// The tables within one transaction.
 pub(super) struct Tables<'t> {
@@ -249,30 +262,85 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    /// Deletes rooms that have been silent for too long, among the next some after `after`. Where it has come to, if
-    /// there are more.
-    pub fn purge(&mut self, after: Option<&Cursor>, now_ms: i64) -> Result<Option<Cursor>, Error> {
-        let start = match after {
+    /// A slice of a purge: deletes rooms that have been silent for too long, and bans that have ended, also those of
+    /// namespaces that nobody knows any more. Where it has come to, if there is more.
+    pub fn purge(&mut self, from: &Cursor, now_ms: i64) -> Result<Option<Cursor>, Error> {
+        match from {
+            Cursor::Rooms(after) => self.purge_rooms(after.clone(), now_ms).map(Some),
+            Cursor::Bans(after) => self.purge_bans(after.as_ref(), now_ms),
+        }
+    }
+
+    fn purge_rooms(&mut self, after: Option<(String, String)>, now_ms: i64) -> Result<Cursor, Error> {
+        let start = match &after {
             Some((namespace, room)) => Bound::Excluded((namespace.as_str(), room.as_str())),
             None => Bound::Unbounded,
         };
-        let mut gone: Vec<(Cursor, u64)> = Vec::new();
-        let mut reached = None;
+        let mut gone: Vec<((String, String), u64)> = Vec::new();
+        let mut reached = Cursor::Bans(None);
         for (looked, entry) in self.rooms.range((start, Bound::Unbounded))?.enumerate() {
             let (key, value) = entry?;
             let (number, _, _, last_at_ms, age_ms) = value.value();
-            let cursor = || (key.value().0.to_owned(), key.value().1.to_owned());
+            let name = || (key.value().0.to_owned(), key.value().1.to_owned());
             if is_over(last_at_ms, Duration::from_millis(age_ms), now_ms) {
-                gone.push((cursor(), number));
+                gone.push((name(), number));
             }
             if looked + 1 == PURGE_LOOKS || gone.len() == PURGE_DELETES {
-                reached = Some(cursor());
+                reached = Cursor::Rooms(Some(name()));
                 break;
             }
         }
-        for ((namespace, room), number) in gone {
-            self.rooms.remove((namespace.as_str(), room.as_str()))?;
-            self.drop_all_records(number)?;
+        let mut slice = Slice { records: PURGE_RECORDS, bytes: PURGE_BYTES };
+        let mut done = after;
+        for (name, number) in gone {
+            if !self.drop_slice(number, &mut slice)? {
+                // What is left of its history has no gap, and is looked at again.
+                return Ok(Cursor::Rooms(done));
+            }
+            self.rooms.remove((name.0.as_str(), name.1.as_str()))?;
+            done = Some(name);
+        }
+        Ok(reached)
+    }
+
+    /// Deletes the first records of a room, as many as the slice may; whether it was all of them.
+    fn drop_slice(&mut self, number: u64, slice: &mut Slice) -> Result<bool, Error> {
+        let mut kept_from = None;
+        for entry in self.records.range((number, 0)..=(number, u64::MAX))? {
+            let (key, value) = entry?;
+            if slice.records == 0 || slice.bytes == 0 {
+                kept_from = Some(key.value().1);
+                break;
+            }
+            slice.records -= 1;
+            slice.bytes = slice.bytes.saturating_sub(value.value().3.len());
+        }
+        self.drop_records(number, 0, kept_from.map_or(Bound::Included(u64::MAX), Bound::Excluded))?;
+        Ok(kept_from.is_none())
+    }
+
+    fn purge_bans(&mut self, after: Option<&(String, String, String)>, now_ms: i64) -> Result<Option<Cursor>, Error> {
+        let start = match after {
+            Some((namespace, client, room)) => Bound::Excluded((namespace.as_str(), client.as_str(), room.as_str())),
+            None => Bound::Unbounded,
+        };
+        let now_us = now_ms.saturating_mul(1000);
+        let mut ended = Vec::new();
+        let mut reached = None;
+        for (looked, entry) in self.bans.range((start, Bound::Unbounded))?.enumerate() {
+            let (key, value) = entry?;
+            let place = || (key.value().0.to_owned(), key.value().1.to_owned(), key.value().2.to_owned());
+            if value.value().1.is_some_and(|until_us| until_us <= now_us) {
+                ended.push(place());
+            }
+            if looked + 1 == PURGE_LOOKS {
+                reached = Some(Cursor::Bans(Some(place())));
+                break;
+            }
+        }
+        for (namespace, client, room) in ended {
+            self.bans.remove((namespace.as_str(), client.as_str(), room.as_str()))?;
+            self.changed = true;
         }
         Ok(reached)
     }

@@ -56,8 +56,8 @@ struct Failing {
 }
 
 enum Purge {
-    /// From the beginning, or after this room.
-    Running(Option<Cursor>),
+    /// From here on.
+    Running(Cursor),
     At(Instant),
 }
 
@@ -81,7 +81,7 @@ pub(super) fn start(folder: &Path, inbox: Inbox, options: Options) -> Result<End
         }
     };
     builder.spawn(whole_life).map_err(|e| no_thread(&e))?;
-    let (database, purge) = (Some(database), Purge::Running(None));
+    let (database, purge) = (Some(database), Purge::Running(Cursor::Rooms(None)));
     let _ = hand_over.send(Worker { inbox, folder, database, failing: None, undo: Undo::default(), purge, options });
     Ok(ended)
 }
@@ -237,16 +237,16 @@ impl Worker {
 
     /// A slice of a purge, where one is due. A failure puts it off.
     fn purge_some(&mut self) {
-        let after = match &mut self.purge {
+        let from = match &self.purge {
             Purge::At(time) if Instant::now() < *time => return,
-            Purge::At(_) => None,
-            Purge::Running(after) => after.take(),
+            Purge::At(_) => Cursor::Rooms(None),
+            Purge::Running(from) => from.clone(),
         };
         let now_ms = (self.options.now_ms)();
         let reached =
-            if self.failing.is_some() { Ok(None) } else { self.attempt(|tables| tables.purge(after.as_ref(), now_ms)) };
+            if self.failing.is_some() { Ok(None) } else { self.attempt(|tables| tables.purge(&from, now_ms)) };
         self.purge = match reached {
-            Ok(Some(reached)) => Purge::Running(Some(reached)),
+            Ok(Some(reached)) => Purge::Running(reached),
             Ok(None) | Err(_) => Purge::At(Instant::now() + PURGE_EVERY),
         };
     }

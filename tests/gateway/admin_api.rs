@@ -318,6 +318,28 @@ async fn a_ban_closes_every_session_and_is_listed() {
     assert_eq!(get(&gateway, "/api/bans").await, json!({"bans": []}));
 }
 
+/// Whenever the ban of a caller that is gone is there, the sessions end too.
+#[tokio::test]
+async fn a_ban_is_carried_out_also_where_nobody_waits() {
+    let gateway = gateway().await;
+    let (mut bob, mut eve) = (session(&gateway, "bob").await, session(&gateway, "eve").await);
+    eve.join("tea").await;
+    for (number, client, body) in [(1, "bob", "{}"), (2, "eve", r#"{"room_id":"tea"}"#)] {
+        let head = format!("PUT /api/bans/{client} HTTP/1.1\r\nHost: {}\r\n", gateway.admin());
+        let more = format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+        // A caller that is gone before its call was read has asked for nothing.
+        eventually(|| async {
+            let mut raw = RawWs::over(within(tokio::net::TcpStream::connect(gateway.admin())).await.unwrap());
+            raw.send(format!("{head}{more}{body}")).await;
+            drop(raw);
+            (get(&gateway, "/api/bans").await["bans"].as_array().unwrap().len() == number).then_some(())
+        })
+        .await;
+    }
+    bob.closes_with(4009).await;
+    assert_eq!(eve.skip_to("room_left").await["payload"]["code"], 4009);
+}
+
 #[tokio::test]
 async fn a_ban_from_a_room_ends_the_membership_there() {
     let gateway = gateway().await;

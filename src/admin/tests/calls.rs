@@ -208,6 +208,7 @@ async fn the_rooms_are_waited_for_a_bounded_time() {
         }
         assert_eq!((status, error_code(&answer)), (503, 4000), "{method} {path}");
         assert_eq!(headers["retry-after"], "1", "{method} {path}");
+        assert_eq!(answer.contains("it goes on"), method == "PUT", "{method} {path}: {answer}");
     }
     assert!(began.elapsed() >= 9 * ANSWER_TIMEOUT, "{:?}", began.elapsed());
     let many = format!("[{}]", vec![r#"{"room_id":"a","message":1}"#; 1000].join(","));

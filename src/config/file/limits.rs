@@ -1,14 +1,18 @@
 //! `[limits]`, and the limits of a route.
+use super::entry::Entry;
 use super::report::Complaint;
 use super::table::Table;
 use super::units;
-use crate::config::{IpLimits, Limits, OnExcess};
+use crate::config::{IpLimits, Limits, OnExcess, Route, Service};
+use std::cmp::Reverse;
 use std::time::Duration;
 
 const RATE_MAX: u64 = 1_000_000_000;
 const COUNT_MAX: u64 = 10_000_000;
 const MESSAGE_BYTES_MAX: u64 = 1 << 32;
 const BYTES_MAX: u64 = 1 << 40;
+/// Of a server's message, where a route has no limit.
+const SERVER_MESSAGE_BYTES: u64 = 1 << 20;
 const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
@@ -71,12 +75,7 @@ pub(super) fn check_backlog(limits: &Limits, route: &Table, all: &Table) {
     if backlog >= limits.max_message_size {
         return;
     }
-    let written = [route, all].into_iter().flat_map(|t| ["max_backlog", "max_message_size"].map(|key| t.entry(key)));
-    let written: Vec<_> = written.flatten().collect();
-    // A value that was not understood has been replaced, by one that the message must not name.
-    if written.iter().any(|e| e.size(0..=MESSAGE_BYTES_MAX).is_none()) {
-        return;
-    }
+    let Some(written) = sizes(&[route, all]) else { return };
     let size = match limits.max_message_size {
         u64::MAX => "no limit".to_owned(),
         size => units::size_text(size),
@@ -88,6 +87,60 @@ pub(super) fn check_backlog(limits: &Limits, route: &Table, all: &Table) {
     if let Some(entry) = written.first() {
         entry.complain(Complaint::new(message).help(help));
     }
+}
+
+/// Notes, of a route to rooms, that a message fills its backlog which a server, a hook or a client may send by another
+/// route to the same rooms.
+pub(super) fn check_shared_backlog(
+    (route, table): &(Route, &Table),
+    routes: &[(Route, &Table)],
+    all: &Table,
+    namespace: &str,
+) {
+    let backlog = u64::try_from(route.limits.max_backlog).unwrap_or(u64::MAX);
+    let is_rooms = |other: &Route| other.service == Service::Rooms && other.namespace == route.namespace;
+    // One that is too small for the route's own messages has been noted.
+    if !is_rooms(route) || backlog < route.limits.max_message_size {
+        return;
+    }
+    let others = routes.iter().filter(|(other, _)| is_rooms(other) && other.index != route.index);
+    let Some((other, other_table)) = others.min_by_key(|(other, _)| Reverse(server_message_size(&other.limits))) else {
+        return;
+    };
+    let size = server_message_size(&other.limits);
+    let limits = table.table("limits", "route.limits");
+    if backlog >= size || sizes(&[&limits, &other_table.table("limits", "route.limits"), all]).is_none() {
+        return;
+    }
+    let (backlog, size, other_name) = (units::size_text(backlog), units::size_text(size), other.name());
+    let message = if other.limits.max_message_size == u64::MAX {
+        format!(
+            "`max_backlog` ({backlog}) is smaller than a server's message may be ({size}): `{other_name}` has no limit"
+        )
+    } else {
+        format!("`max_backlog` ({backlog}) is smaller than `max_message_size` ({size}) of the route `{other_name}`")
+    };
+    let help = format!(
+        "both lead to rooms of the namespace \"{namespace}\", where one such message would close who came by this route \
+         with 4010; raise `max_backlog` here (0 lifts it), or bound `max_message_size` there"
+    );
+    let place = limits.entry("max_backlog").or_else(|| table.entry("path")).map(|e| e.place());
+    if let Some(place) = place {
+        table.report().fault(place, Complaint::new(message).help(help));
+    }
+}
+
+/// How large a server's message may be in the rooms of a route.
+pub(super) fn server_message_size(limits: &Limits) -> u64 {
+    if limits.max_message_size == u64::MAX { SERVER_MESSAGE_BYTES } else { limits.max_message_size }
+}
+
+/// What the tables say of both sizes. `None` where one was not understood: it has been replaced, by a value that no
+/// message must name.
+fn sizes<'d>(tables: &[&Table<'d>]) -> Option<Vec<Entry<'d>>> {
+    let written = tables.iter().flat_map(|t| ["max_backlog", "max_message_size"].map(|key| t.entry(key)));
+    let written: Vec<_> = written.flatten().collect();
+    written.iter().all(|e| e.size(0..=MESSAGE_BYTES_MAX).is_some()).then_some(written)
 }
 
 /// A count in which 0 lifts the limit: `Some(None)`.

@@ -1,6 +1,7 @@
 //! `[rooms]` and `[cluster]`.
 use super::World;
 use super::hook;
+use super::limits;
 use super::policy;
 use super::table::Table;
 use crate::config::{Duplicates, Rooms, Route, Rules, Service};
@@ -12,8 +13,6 @@ const DUPLICATES_AGE_MAX: Duration = Duration::from_secs(86_400);
 const DUPLICATES_MAX: u64 = 65_536;
 const TYPING_MIN: Duration = Duration::from_secs(1);
 const TYPING_MAX: Duration = Duration::from_secs(600);
-/// Of a server's message, where a route has no limit.
-const MESSAGE_BYTES: usize = 1 << 20;
 
 pub(super) fn read(table: &Table, world: &World, routes: &[Arc<Route>]) -> Rooms {
     let built_in = Rooms::default();
@@ -53,10 +52,9 @@ fn store(table: &Table, world: &World) -> PathBuf {
 
 /// `None` where no route leads to rooms.
 fn max_message_size(routes: &[Arc<Route>]) -> Option<usize> {
-    let sizes = routes.iter().filter(|r| r.service == Service::Rooms).map(|r| r.limits.max_message_size);
-    sizes
-        .map(|size| if size == u64::MAX { MESSAGE_BYTES } else { usize::try_from(size).unwrap_or(MESSAGE_BYTES) })
-        .max()
+    let routes = routes.iter().filter(|r| r.service == Service::Rooms);
+    let largest = routes.map(|r| limits::server_message_size(&r.limits)).max()?;
+    Some(usize::try_from(largest).unwrap_or(usize::MAX))
 }
 
 /// `[cluster]`: nothing of it is there yet.

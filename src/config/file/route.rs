@@ -39,6 +39,10 @@ pub(super) fn read(root: &Table, defaults: &Defaults) -> (Vec<Arc<Route>>, Vec<A
             drafts.push((route, table));
         }
     }
+    for draft in &drafts {
+        let namespace = &namespaces[usize::from(draft.0.namespace.index)];
+        limits::check_shared_backlog(draft, &drafts, &defaults.limits_table, namespace);
+    }
     check_key(&drafts, defaults.auth);
     let has_key = defaults.auth.names_key;
     let finish = |(mut route, _): (Route, &Table)| {

@@ -136,6 +136,75 @@ fn silent_rooms_are_purged_at_open() {
 }
 
 #[test]
+fn a_slice_of_a_purge_deletes_a_bounded_part_of_a_room() {
+    use tables::{Cursor, Tables};
+    let scratch = Scratch::new();
+    let folder = disk::Folder::take(&scratch.0, Faults::default()).expect("folder");
+    let database = folder.open().expect("opens");
+    #[expect(clippy::disallowed_methods, reason = "nobody answers")]
+    let (to, _) = unbounded_channel();
+    let apply = |tables: &mut Tables<'_>, request| tables.apply(&request, &mut tables::Undo::default()).expect("works");
+    let room_at = |name: &str| Some(("n".to_owned(), name.to_owned()));
+    tables::transact(&database, |tables| {
+        for (name, records, bytes) in [("few", 10, 1), ("large", 4, 3 << 20), ("many", 9000, 1)] {
+            for offset in 1..=records {
+                let text = vec![b'1'; bytes].into();
+                let append = Append { record: Record { text, ..record(offset) }, ..message(name, "e", offset) };
+                apply(tables, Request::Append { ticket: 0, append: append.into(), to: to.clone() });
+            }
+        }
+        Ok(())
+    })
+    .expect("commits");
+    let kept = |name: &str| {
+        let request = Request::Load { ticket: 0, room: room(name), to: to.clone() };
+        let (outcome, _) = tables::transact(&database, |tables| Ok(apply(tables, request))).expect("reads");
+        let queue::Outcome::Loaded(loaded) = outcome else { panic!("loaded") };
+        loaded.map(|l| (l.offset, l.records.first().map(|r| r.offset)))
+    };
+    let purge = |from: &Cursor| tables::transact(&database, |tables| tables.purge(from, i64::MAX)).expect("purges").0;
+    let from = purge(&Cursor::Rooms(None)).expect("more");
+    assert_eq!((&from, kept("few"), kept("large")), (&Cursor::Rooms(room_at("few")), None, Some((4, Some(4)))));
+    let mut from = from;
+    for first in [4096, 4096 + 4096] {
+        from = purge(&from).expect("more");
+        assert_eq!((&from, kept("large")), (&Cursor::Rooms(room_at("large")), None));
+        assert_eq!(kept("many"), Some((9000, Some(first))));
+    }
+    let from = purge(&from).expect("more");
+    assert_eq!((&from, kept("many")), (&Cursor::Bans(None), None));
+    assert_eq!(purge(&from), None);
+}
+
+#[test]
+fn ended_bans_are_purged_whatever_their_namespace() {
+    const NOW_MS: i64 = 1_000;
+    let scratch = Scratch::new();
+    let bench = Bench::open(&scratch.0);
+    let put = |namespace: &str, client: &str, until_us| {
+        let key = BanKey { namespace: namespace.into(), ..ban(client) };
+        bench.store.put_ban(key, BanRow { since_us: 1, until_us, reason: None }, |_| ()).is_ok()
+    };
+    // More than one slice looks at.
+    for number in 0..5000 {
+        while !put("old", &number.to_string(), Some(NOW_MS * 1000)) {
+            std::thread::yield_now();
+        }
+    }
+    while !(put("new", "ended", Some(0)) && put("old", "later", Some(NOW_MS * 1000 + 1)) && put("old", "never", None)) {
+        std::thread::yield_now();
+    }
+    bench.close();
+    let mut bench = Bench::open_at(&scratch.0, || NOW_MS);
+    // One slice for the rooms, two for the bans; there is one before each request at least.
+    for _ in 0..3 {
+        bench.load("a");
+    }
+    let left: Vec<_> = bench.store.bans().expect("bans").into_iter().map(|(key, _)| key.client).collect();
+    assert_eq!(left, ["later".into(), "never".into()]);
+}
+
+#[test]
 fn what_waits_is_one_commit_and_all_of_it_is_answered() {
     let scratch = Scratch::new();
     let mut bench = Bench::open(&scratch.0);
@@ -163,7 +232,7 @@ fn what_waits_is_one_commit_and_all_of_it_is_answered() {
 }
 
 #[test]
-fn a_full_queue_refuses_at_once() {
+fn a_full_queue_refuses_at_once_and_has_places_for_bans() {
     let scratch = Scratch::new();
     let mut bench = Bench::open(&scratch.0);
     let go = bench.hold_up();
@@ -171,15 +240,21 @@ fn a_full_queue_refuses_at_once() {
     while bench.link.load(taken, room("a")).is_ok() {
         taken += 1;
     }
-    assert_eq!(taken, queue::REQUESTS_MAX as u64);
+    assert_eq!(taken, (queue::REQUESTS_MAX - queue::REQUESTS_KEPT) as u64);
     assert_eq!(bench.link.append(0, message("a", "e", 1)), Err(Full));
     assert_eq!(bench.link.forget(0, room("a")), Err(Full));
-    assert_eq!(bench.store.put_ban(ban("x"), forever("r"), |_| ()), Err(Full));
+    assert_eq!(bench.store.lift_ban(ban("x"), Some(0), |_| ()), Err(Full), "a sweep has time");
+    assert_eq!(bench.store.lift_ban(ban("x"), None, |_| ()), Ok(()));
+    for _ in 1..queue::REQUESTS_KEPT {
+        assert_eq!(bench.store.put_ban(ban("x"), forever("r"), |_| ()), Ok(()));
+    }
+    assert_eq!(bench.store.put_ban(ban("y"), forever("r"), |_| ()), Err(Full));
     drop(go);
     for expected in 0..taken {
         assert!(matches!(bench.next(), Reply::Loaded { ticket, .. } if ticket == expected));
     }
     assert!(bench.append(message("a", "e", 1)));
+    assert_eq!(bench.store.bans(), Ok(vec![(ban("x"), forever("r"))]));
 }
 
 #[test]
@@ -195,15 +270,20 @@ fn a_queue_is_full_by_bytes_too() {
     while bench.link.append(0, large(taken + 1, 1 << 20)).is_ok() {
         taken += 1;
     }
-    assert_eq!(taken, (queue::BYTES_MAX >> 20) as u64 - 1);
+    assert_eq!(taken, ((queue::BYTES_MAX - queue::BYTES_KEPT) >> 20) as u64 - 1);
     drop(go);
     for _ in 0..taken {
         assert!(matches!(bench.next(), Reply::Appended { .. }));
     }
-    // One that is larger than all the queue is taken alone.
+    // One that is larger than all the queue is taken alone, and leaves room for bans.
     let go = bench.hold_up();
     assert_eq!(bench.link.append(0, large(taken + 1, queue::BYTES_MAX + 1)), Ok(()));
     assert_eq!(bench.link.load(0, room("a")), Err(Full));
+    let mut bans = 0;
+    while bench.store.put_ban(ban("x"), forever("r"), |_| ()).is_ok() {
+        bans += 1;
+    }
+    assert!((1000..queue::REQUESTS_MAX).contains(&bans), "{bans}: full by bytes");
     drop(go);
     assert!(matches!(bench.next(), Reply::Appended { .. }));
 }
