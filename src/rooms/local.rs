@@ -149,17 +149,21 @@ impl Local {
     }
 }
 
-fn unlist(rooms: &Rooms, entry: &Entry, room: &RoomKey) {
-    if let Some(place) = entry.change(room, |membership| membership.place = None) {
+/// Whether it was a member.
+fn unlist(rooms: &Rooms, entry: &Entry, room: &RoomKey) -> bool {
+    let place = entry.change(room, |membership| membership.place = None);
+    if let Some(place) = place {
         rooms.local.borrow_mut().unlist(room, place);
     }
+    place.is_some()
 }
 
-/// The home has ended a membership.
+/// The home has ended a membership. It is told once, also where the shard has lost its place meanwhile.
 pub(super) fn expelled(rooms: &Rooms, to: SessionRef, room: &RoomKey, code: Code) {
     let Some(entry) = rooms.local.borrow().found(to) else { return };
-    unlist(rooms, &entry, room);
-    entry.send_text(&push::removed(&room.name, code), Instant::now());
+    if unlist(rooms, &entry, room) {
+        entry.send_text(&push::removed(&room.name, code), Instant::now());
+    }
 }
 
 /// The sessions of a client here, on whatever service.

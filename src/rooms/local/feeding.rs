@@ -3,7 +3,7 @@
 //! A member that recovers is a cursor in the room's history: it is sent a batch when its socket has taken the one
 //! before, so that what it has missed is never queued as a whole. Meanwhile the room's deliveries pass it by. The home
 //! says with which batch it has come up to them; what the home posts after that batch it gets as it comes.
-use super::{Entry, Membership, Place, ask, unlist};
+use super::{Entry, Membership, Place, ask};
 use crate::close::{Close, Code};
 use crate::metrics::{Direction, ServiceLabel};
 use crate::rooms::Rooms;
@@ -81,10 +81,7 @@ pub(in crate::rooms) fn feed(rooms: &Rooms, to: SessionRef, room: &RoomKey, feed
     match feed {
         // What it is now is another membership, which asks for itself.
         Feed::Stale => (),
-        Feed::Overtaken => {
-            unlist(rooms, &entry, room);
-            entry.send_text(&push::removed(&room.name, Code::SlowConsumer), Instant::now());
-        }
+        Feed::Overtaken => super::expelled(rooms, to, room, Code::SlowConsumer),
         Feed::Messages { frames, last, live } => {
             entry.send_recovered(frames);
             if live {

@@ -163,6 +163,28 @@ async fn who_joins_where_others_lose_their_place_is_told_the_same() {
     assert_eq!(house.gauges(), (0, 0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_is_kicked_from_a_place_that_is_lost_is_told_once() {
+    let (house, room, mut alice, mut bob) = one_shard_full(rules());
+    house.fill(0);
+    house.seen(&mut alice).await;
+    bob.request("typing_start", "lost", json!({"room_id": room}));
+    house.handle_all(&house.shards[1]);
+    let desk = house.desk();
+    let mut kick = std::pin::pin!(desk.kick(key(&room).namespace, &room, "alice", crate::close::Code::Administrator));
+    assert!(kick.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_pending());
+    settle(&house);
+    assert_eq!(kick.await, 1);
+    house.empty(0);
+    house.empty(0);
+    let seen = house.seen(&mut alice).await;
+    assert_eq!(seen.iter().filter(|m| m["type"] == "room_left").count(), 1, "{seen:?}");
+    alice.lose();
+    bob.lose();
+    settle(&house);
+    assert_eq!(house.gauges(), (0, 0));
+}
+
 /// The room that a shard lost is not the one that has its name by the time the home hears of it.
 #[tokio::test(start_paused = true)]
 async fn a_loss_is_of_the_room_that_was_lost() {
