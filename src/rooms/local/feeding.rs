@@ -26,7 +26,14 @@ impl Entry {
         if recovery.rooms.is_empty() && recovery.queued == 0 {
             return;
         }
-        let backlog = self.handle.peer.borrow().backlog();
+        let backlog = {
+            let mut peer = self.handle.peer.borrow_mut();
+            // What the fan-out is about to write is no reason to wait: nothing would wake the session for it.
+            if peer.backlog() > FED_BELOW {
+                peer.flush();
+            }
+            peer.backlog()
+        };
         recovery.queued = recovery.queued.min(backlog);
         if recovery.asked || backlog > FED_BELOW {
             return;

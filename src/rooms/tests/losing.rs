@@ -241,6 +241,30 @@ async fn a_member_that_never_reads_is_closed_and_holds_up_nobody() {
     .await;
 }
 
+/// Its task is woken only where the socket takes no more.
+#[tokio::test(start_paused = true)]
+async fn a_recovery_goes_on_when_the_fan_out_has_written_what_was_queued() {
+    let house = House::new(1, rules(), memory);
+    let (mut alice, mut bob) = (house.tab_with_member_only(0, "alice"), house.tab_with_member_only(0, "bob"));
+    alice.join("busy", "join");
+    bob.join("busy", "join");
+    bob.join("missed", "join");
+    bob.publish("missed", "one");
+    bob.publish("missed", "two");
+    settle(&house);
+    let sent = house.seen(&mut bob).await;
+    let sent = sent.iter().find(|m| m["type"] == "message_sent").unwrap();
+    for i in 0..20 {
+        bob.request("message", &i.to_string(), json!({"room_id": "busy", "message": "x".repeat(1000)}));
+    }
+    settle(&house);
+    let since = json!({"epoch": sent["payload"]["position"]["epoch"], "offset": 0});
+    alice.request("join_room", "join", json!({"room_id": "missed", "since": since}));
+    settle(&house);
+    let seen = house.seen(&mut alice).await;
+    assert_eq!(texts(&seen)[20..], ["one", "two"]);
+}
+
 /// Until its task has looked, the shard still takes it for a member: what comes then must not follow the gap.
 #[tokio::test(start_paused = true)]
 async fn nothing_follows_what_a_slow_member_was_not_sent() {
