@@ -164,7 +164,7 @@ fn removed(rooms: &Rooms, entry: &Entry, room: &RoomKey, code: Code) {
     }
 }
 
-/// The home has ended a membership.
+/// The home has ended a membership. It is told once, also where the shard has lost its place meanwhile.
 pub(super) fn expelled(rooms: &Rooms, to: SessionRef, room: &RoomKey, code: Code) {
     let Some(entry) = rooms.local.borrow().found(to) else { return };
     removed(rooms, &entry, room, code);

@@ -226,14 +226,12 @@ impl Member {
         if count < NOT_UNDERSTOOD_MAX { Ok(()) } else { Err(Close::gateway(Code::InvalidFormat)) }
     }
 
-    /// Whether nothing that it has asked or recovers is still to come.
+    /// What it has asked or recovers and is still to come: answers, queries, rooms.
     #[cfg(test)]
-    pub(super) fn is_idle(&self) -> bool {
-        let recovery = self.entry.recovery.borrow();
-        self.entry.unanswered.get() == 0
-            && self.entry.queries.borrow().is_empty()
-            && recovery.rooms.is_empty()
-            && !recovery.asked
+    pub(super) fn waits_for(&self) -> Option<(usize, usize, usize)> {
+        let Entry { unanswered, queries, recovery, .. } = &*self.entry;
+        let waits = (unanswered.get(), queries.borrow().len(), recovery.borrow().rooms.len());
+        (waits != (0, 0, 0) || recovery.borrow().asked).then_some(waits)
     }
 
     /// The socket may have taken what was queued: where the session recovers, it goes on.

@@ -163,6 +163,28 @@ async fn who_joins_where_others_lose_their_place_is_told_the_same() {
     assert_eq!(house.gauges(), (0, 0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_is_kicked_from_a_place_that_is_lost_is_told_once() {
+    let (house, room, mut alice, mut bob) = one_shard_full(rules());
+    house.fill(0);
+    house.seen(&mut alice).await;
+    bob.request("typing_start", "lost", json!({"room_id": room}));
+    house.handle_all(&house.shards[1]);
+    let desk = house.desk();
+    let mut kick = std::pin::pin!(desk.kick(key(&room).namespace, &room, "alice", crate::close::Code::Administrator));
+    assert!(kick.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_pending());
+    settle(&house);
+    assert_eq!(kick.await, 1);
+    house.empty(0);
+    house.empty(0);
+    let seen = house.seen(&mut alice).await;
+    assert_eq!(seen.iter().filter(|m| m["type"] == "room_left").count(), 1, "{seen:?}");
+    alice.lose();
+    bob.lose();
+    settle(&house);
+    assert_eq!(house.gauges(), (0, 0));
+}
+
 /// The room that a shard lost is not the one that has its name by the time the home hears of it.
 #[tokio::test(start_paused = true)]
 async fn a_loss_is_of_the_room_that_was_lost() {
@@ -217,6 +239,30 @@ async fn a_member_that_never_reads_is_closed_and_holds_up_nobody() {
         assert!(stuck.seat.handle.peer.borrow().backlog() <= 22_000);
     })
     .await;
+}
+
+/// Its task is woken only where the socket takes no more.
+#[tokio::test(start_paused = true)]
+async fn a_recovery_goes_on_when_the_fan_out_has_written_what_was_queued() {
+    let house = House::new(1, rules(), memory);
+    let (mut alice, mut bob) = (house.tab_with_member_only(0, "alice"), house.tab_with_member_only(0, "bob"));
+    alice.join("busy", "join");
+    bob.join("busy", "join");
+    bob.join("missed", "join");
+    bob.publish("missed", "one");
+    bob.publish("missed", "two");
+    settle(&house);
+    let sent = house.seen(&mut bob).await;
+    let sent = sent.iter().find(|m| m["type"] == "message_sent").unwrap();
+    for i in 0..20 {
+        bob.request("message", &i.to_string(), json!({"room_id": "busy", "message": "x".repeat(1000)}));
+    }
+    settle(&house);
+    let since = json!({"epoch": sent["payload"]["position"]["epoch"], "offset": 0});
+    alice.request("join_room", "join", json!({"room_id": "missed", "since": since}));
+    settle(&house);
+    let seen = house.seen(&mut alice).await;
+    assert_eq!(texts(&seen)[20..], ["one", "two"]);
 }
 
 /// Until its task has looked, the shard still takes it for a member: what comes then must not follow the gap.

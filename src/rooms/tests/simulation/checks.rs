@@ -143,7 +143,7 @@ impl Sim {
             session.was_full = false;
             for (room, seen) in &mut session.view.rooms {
                 seen.recovers = false;
-                self.model.used(*room, now);
+                self.model.used(*room, &seen.epoch, now);
             }
         }
     }

@@ -18,8 +18,6 @@ struct Order {
     epochs: BTreeMap<Arc<str>, Epoch>,
     /// The newest epoch.
     current: Option<Arc<str>>,
-    /// Somebody was in the room then.
-    used: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -27,6 +25,8 @@ struct Epoch {
     placed: BTreeMap<u64, Placed>,
     /// The offset of the last message.
     head: u64,
+    /// Somebody was in the room then.
+    used: Option<Instant>,
 }
 
 struct Placed {
@@ -165,7 +165,7 @@ impl Model {
         if let Some(before) = order.current.as_ref().and_then(|epoch| order.epochs.get(epoch)) {
             // It was in use when its last message came, and stays for its age after that.
             let message = before.placed.last_key_value().map(|(_, placed)| placed.at.from);
-            let used = order.used.max(message).filter(|_| before.head > 0);
+            let used = before.used.max(message).filter(|_| before.head > 0);
             let unused = used.map_or(Seconds::MAX, |used| now.duration_since(used));
             assert!(unused >= age, "a new epoch {unused:?} after the room was used: {at:?}");
         }
@@ -173,8 +173,8 @@ impl Model {
     }
 
     /// Somebody is in the room now.
-    pub(super) fn used(&mut self, room: usize, now: Instant) {
-        self.orders[room].used = Some(now);
+    pub(super) fn used(&mut self, room: usize, epoch: &Arc<str>, now: Instant) {
+        self.orders[room].epochs.entry(epoch.clone()).or_default().used = Some(now);
     }
 
     /// The place of the last message.

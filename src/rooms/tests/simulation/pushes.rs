@@ -80,8 +80,7 @@ impl Sim {
                 self.count(if seen.recovers { "overtaken in recovery" } else { "overtaken" });
             }
             4013 => {
-                // The shard may have told it of its loss, and the home not know.
-                assert!(session.was_full || removed.is_some(), "it is removed where it is not: {payload}");
+                assert!(removed.is_some(), "#{number} is removed where it is not: {payload}");
                 self.count("kicked");
             }
             _ => panic!("#{number} is removed: {payload}"),

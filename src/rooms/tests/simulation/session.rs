@@ -177,7 +177,7 @@ impl Session {
         assert!(self.wire.is_empty(), "what was sent is not read: a session was not woken");
         if let Some((member, seat)) = &self.gateway {
             assert_eq!(seat.handle.peer.borrow().backlog(), 0, "bytes are queued for one that reads");
-            assert!(member.is_idle(), "a recovery, a query or an answer is still to come");
+            assert_eq!(member.waits_for(), None, "still to come");
         }
     }
 }
