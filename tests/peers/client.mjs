@@ -41,8 +41,8 @@ const message = async (type) => {
 };
 const say = (type, payload) => socket.send(JSON.stringify({ type, payload }));
 const report = (value) => {
-  process.stdout.write(JSON.stringify(value) + "\n");
-  process.exit(0);
+  // A pipe takes it in pieces: whoever exits at once cuts it off.
+  process.stdout.write(JSON.stringify(value) + "\n", () => process.exit(0));
 };
 const finish = async (value) => {
   socket.close(1000, "done");
