@@ -41,7 +41,7 @@ impl Home {
     /// `kept`: what it has missed can be had.
     fn joins(&mut self, request: Request, kept: bool) {
         let Request { room: key, from, client, ticket, ask: Ask::Join(join) } = request else { return };
-        let number = self.number();
+        let (number, said) = (self.number(), join.said.clone());
         match self.admit(&key, from, &client, &join, kept.then_some(number)) {
             Err((code, message)) => {
                 self.answer(from, ticket, Answer::Refused { unjoined: Some(key.clone()), code, message });
@@ -56,6 +56,9 @@ impl Home {
                 self.answer(from, ticket, Answer::Joined(Box::new(joined)));
                 if let Change::Client { visible } = change {
                     self.came(&key, &client, visible);
+                } else if let Some(said) = said {
+                    // The client's other sessions here may have ended before they could tell it.
+                    self.status(&key, &client, said);
                 }
             }
         }
