@@ -97,6 +97,12 @@ impl Home {
             && self.reading.is_empty()
     }
 
+    /// Whether something was sent to everyone from here.
+    #[cfg(test)]
+    pub(super) fn has_everyone(&self) -> bool {
+        self.rooms.keys().any(RoomKey::is_everyone)
+    }
+
     /// Whether nothing here waits for the broker, nor for a room to be open.
     #[cfg(test)]
     pub(super) fn is_idle(&self) -> bool {

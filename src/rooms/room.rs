@@ -237,7 +237,7 @@ impl Room {
             let new = Client { sessions: SmallVec::new(), since: Timestamp::now(), said: None, _permit: permit()? };
             self.clients.insert(client.clone(), new);
         }
-        // Where it has other sessions here, they tell it, and the others in the room are told then.
+        // Where it has other sessions here, the others in the room are to be told: see `say`.
         if let Some(said) = said.filter(|_| !known) {
             self.say(client, said);
         }

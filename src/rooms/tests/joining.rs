@@ -242,6 +242,40 @@ async fn who_joins_with_a_status_is_shown_with_it_to_those_who_are_there() {
     .await;
 }
 
+/// A session that comes knows the status already, and the one that has said it ends before its shard tells its rooms.
+#[tokio::test(start_paused = true)]
+async fn a_status_is_not_lost_with_the_session_that_said_it() {
+    let house = House::new(2, rules(), memory);
+    let room = house.room_at(1);
+    let (here, there) = (&house.shards[0], &house.shards[1]);
+    let mut bob = house.tab_with_member_only(1, "bob");
+    let mut alice = house.tab_with_member_only(0, "alice");
+    bob.join(&room, "join");
+    alice.join(&room, "join");
+    house.handle_all(there);
+    house.handle_all(here);
+    house.handle_all(there);
+    alice.request("presence_update", "hide", json!({"status": "invisible"}));
+    let mut again = house.tab_with_member_only(1, "alice");
+    again.join(&room, "join");
+    alice.lose();
+    for rooms in [there, here, there] {
+        house.handle_all(rooms);
+    }
+    bob.request("room_members", "members", json!({"room_id": room}));
+    house.handle_all(there);
+    let seen = house.seen(&mut bob).await;
+    let last = seen.iter().rfind(|m| m["type"] == "presence_update").unwrap();
+    assert_eq!(last["payload"]["status"], "offline", "{seen:?}");
+    let members = seen.iter().find(|m| m["type"] == "room_members").unwrap();
+    assert_eq!(members["payload"]["count"], 1, "{members}");
+    again.lose();
+    bob.lose();
+    house.handle_all(there);
+    house.handle_all(here);
+    assert_eq!(house.gauges(), (0, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn rooms_are_bounded_and_messages_to_everyone_need_none() {
     with_every_broker(config::Rooms { max_rooms: 2, ..rules() }, async |house: &House| {

@@ -33,7 +33,8 @@ impl Sim {
             950..=951 => self.a_crowd_is_lost(),
             952..=957 => self.a_room_empties(),
             958..=963 => self.someone_says_much(),
-            964..=969 => self.someone_tells_everyone(),
+            964..=966 => self.someone_tells_everyone(),
+            967..=969 => self.someone_moves(),
             970..=974 => self.time_passes(30, 200).await,
             975..=976 => self.time_passes(200, 900).await,
             _ => self.time_passes(0, 5).await,
@@ -191,10 +192,13 @@ impl Sim {
     }
 
     fn someone_sends_again(&mut self) {
-        let Some(number) = self.someone() else { return };
+        let has_sent = |c: &Client| !c.unacknowledged.is_empty() || !c.acknowledged.is_empty();
+        let able = self.sessions.iter().filter(|(_, s)| s.can_ask() && has_sent(&self.clients[s.client]));
+        let able: Vec<u32> = able.map(|(number, _)| *number).collect();
+        let Some(number) = self.dice.pick(&able) else { return };
         let client = &self.clients[self.sessions[&number].client];
         let (open, done) = (client.unacknowledged.clone(), client.acknowledged.clone());
-        let sent = if self.dice.percent(50) { open } else { done.into() };
+        let sent = if self.dice.percent(50) && !open.is_empty() { open } else { done.into() };
         if let Some(message) = self.dice.pick(&sent) {
             let room = self.model.messages[message].room;
             let known = self.sessions[&number].view.rooms.contains_key(&room);
@@ -219,6 +223,19 @@ impl Sim {
         let Some(number) = self.someone() else { return };
         let (room, id) = (self.model.everyone(), format!("m{}", self.model.messages.len()));
         self.says_anew(number, room, &id, 10);
+    }
+
+    /// One session says something of its client and ends, while another one comes.
+    fn someone_moves(&mut self) {
+        let Some(number) = self.someone() else { return };
+        let status = STATUSES[self.dice.below(STATUSES.len())];
+        self.says(number, status);
+        self.session_turn(number);
+        self.connects(self.sessions[&number].client);
+        if self.dice.percent(70) {
+            self.session_turn(self.next_session);
+        }
+        self.lose(number);
     }
 
     /// A socket is lost, and the gateway learns it at once, or with a heartbeat that fails.
@@ -260,8 +277,10 @@ impl Sim {
         }
         self.log.line(format!("{} #{number} is lost", self.step));
         let mut session = self.sessions.remove(&number).unwrap();
+        if session.is_live() {
+            self.clients[session.client].there = Instant::now();
+        }
         session.end(&mut self.world, None);
-        self.clients[session.client].there = Instant::now();
         self.count("lost");
     }
 
