@@ -127,3 +127,44 @@ async fn an_upgrade_under_way_is_finished_and_closed_with_1012() {
     client.expect_close(1012).await;
     assert!(gateway.exit().await.success());
 }
+
+/// Rooms have their homes on all shards, whichever of them has sessions: none ends before the last session has.
+#[tokio::test]
+async fn rooms_are_in_use_until_the_last_session_of_all_shards_has_ended() {
+    let head = "[server]\nshards = 4\ndrain = \"20s\"\n[limits]\nmessages_per_second = 0\n";
+    let mut gateway = Gateway::start(&format!("{head}{PLAIN}{SECRET_AUTH}{ROOMS}")).await;
+    let mut alice = crate::rooms::session(&gateway, "alice").await;
+    let mut rooms: Vec<String> = (0..16).map(|i| format!("room-{i}")).collect();
+    for room in &rooms {
+        alice.join(room).await;
+    }
+    gateway.signal("TERM");
+    gateway.wait_for_log(|log| log.contains("stopping")).await;
+    // Some of these are asked when the other shards have long heard that they are to end.
+    for _ in 0..20 {
+        rooms.rotate_left(3);
+        for room in &rooms {
+            if !alice.try_send(text("message", room)).await {
+                return;
+            }
+        }
+        let mut sent = 0;
+        while sent < rooms.len() {
+            let Some(message) = alice.next().await else { return };
+            // Its turn to be closed has come: that is no failure.
+            let Ok(text) = message.into_text() else { return };
+            sent += usize::from(text.contains("\"message_sent\""));
+            if text.contains("\"disconnect\"") {
+                return;
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    alice.close(1000, "").await;
+    assert!(gateway.exit().await.success());
+}
+
+fn text(kind: &str, room: &str) -> tokio_tungstenite::tungstenite::Message {
+    let payload = serde_json::json!({"room_id": room, "message": "x"});
+    tokio_tungstenite::tungstenite::Message::text(serde_json::json!({"type": kind, "payload": payload}).to_string())
+}
