@@ -119,11 +119,19 @@ impl World {
             ..config::Rooms::default()
         };
         let kept = RefCell::new(Vec::new());
-        let house = House::new(SHARDS, rules.clone(), || {
-            let memory = Rc::new(RefCell::new(Memory::new(DUPLICATES)));
-            kept.borrow_mut().push(memory.clone());
-            if far { Box::new(Delayed::over(Open(memory))) } else { Box::new(Open(memory)) }
-        });
+        let make = || {
+            kept.borrow_mut().clear();
+            House::new(SHARDS, rules.clone(), || {
+                let memory = Rc::new(RefCell::new(Memory::new(DUPLICATES)));
+                kept.borrow_mut().push(memory.clone());
+                if far { Box::new(Delayed::over(Open(memory))) } else { Box::new(Open(memory)) }
+            })
+        };
+        // The room of everyone has no other name by which it could be had elsewhere.
+        let everyone = RoomKey::everyone(Namespace { index: 0 });
+        let mut houses = std::iter::repeat_with(make).take(1000);
+        let house = houses.find(|house| house.shards[0].shared.home_of(&everyone) == 0).unwrap();
+        drop(houses);
         let fanout =
             |rooms: &Rc<Rooms>| -> Pin<Box<dyn Future<Output = ()>>> { Box::pin(rooms.shard.clone().run_fanout()) };
         World {
