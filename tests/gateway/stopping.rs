@@ -131,7 +131,8 @@ async fn an_upgrade_under_way_is_finished_and_closed_with_1012() {
 /// Rooms have their homes on all shards, whichever of them has sessions: none ends before the last session has.
 #[tokio::test]
 async fn rooms_are_in_use_until_the_last_session_of_all_shards_has_ended() {
-    let head = "[server]\nshards = 4\ndrain = \"20s\"\n[limits]\nmessages_per_second = 0\n";
+    // So long that a shard which answers nothing is noticed before this session's own turn to be closed comes.
+    let head = "[server]\nshards = 4\ndrain = \"300s\"\n[limits]\nmessages_per_second = 0\n";
     let mut gateway = Gateway::start(&format!("{head}{PLAIN}{SECRET_AUTH}{ROOMS}")).await;
     let mut alice = crate::rooms::session(&gateway, "alice").await;
     let mut rooms: Vec<String> = (0..16).map(|i| format!("room-{i}")).collect();
