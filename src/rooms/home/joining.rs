@@ -3,7 +3,7 @@ use super::{BUSY, Code, Home, Join, Refused};
 use crate::config::HookEvent;
 use crate::rooms::broker::Batch;
 use crate::rooms::crowd::CROWD;
-use crate::rooms::mail::{Answer, Ask, Cursor, Except, Joined, Mail, Request, RoomKey, SessionRef, Ticket};
+use crate::rooms::mail::{Answer, Ask, Cursor, Except, Feed, Joined, Mail, Request, RoomKey, SessionRef, Ticket};
 use crate::rooms::protocol::{Status, push};
 use crate::rooms::room::{Change, Newcomer, Room};
 use crate::rooms::statuses::Said;
@@ -102,7 +102,7 @@ impl Home {
 
     /// `ticket`: what the answer goes with, where one is wanted.
     pub(super) fn leave(&mut self, key: &RoomKey, from: SessionRef, client: &Arc<str>, ticket: Option<Ticket>) {
-        let change = self.rooms.get_mut(key).map_or(Change::Nothing, |room| room.leave(client, from));
+        let change = self.lets_out(key, from, client);
         match ticket {
             Some(ticket) if change == Change::Nothing => {
                 let (code, message) = super::NOT_JOINED;
@@ -116,9 +116,21 @@ impl Home {
         self.shut_if_unused(key);
     }
 
+    /// A session is a member no more. What it asked while its shard was behind is answered: it may recover other rooms.
+    fn lets_out(&mut self, key: &RoomKey, session: SessionRef, client: &str) -> Change {
+        let Some(room) = self.rooms.get_mut(key) else { return Change::Nothing };
+        let change = room.leave(client, session);
+        let held = room.held.len();
+        room.held.retain(|(from, ..)| *from != session);
+        if room.held.len() < held {
+            self.feed(session, key, Feed::Stale);
+        }
+        change
+    }
+
     /// A session may not be in the room any more.
     pub(super) fn forbid(&mut self, key: &RoomKey, from: SessionRef, client: &Arc<str>) {
-        let change = self.rooms.get_mut(key).map_or(Change::Nothing, |room| room.leave(client, from));
+        let change = self.lets_out(key, from, client);
         if change != Change::Nothing {
             let mail = Mail::Expelled { to: from, room: key.clone(), code: Code::RoomNotFound };
             self.shared.post.send(usize::from(from.shard), mail);
@@ -131,7 +143,7 @@ impl Home {
     pub(super) fn expel(&mut self, key: &RoomKey, client: &Arc<str>, code: Code) -> usize {
         let sessions = self.rooms.get(key).map(|room| room.sessions_of(client)).unwrap_or_default();
         for session in &sessions {
-            let change = self.rooms.get_mut(key).map_or(Change::Nothing, |room| room.leave(client, *session));
+            let change = self.lets_out(key, *session, client);
             let mail = Mail::Expelled { to: *session, room: key.clone(), code };
             self.shared.post.send(usize::from(session.shard), mail);
             self.went(key, client, change);

@@ -134,7 +134,7 @@ impl Home {
         let Some(seat) = room.seat(client, from).filter(|seat| seat.recovers == Some(number)) else {
             return self.feed(from, key, Feed::Stale);
         };
-        if seat.recovers.is_some() && behind {
+        if behind {
             return room.held.push((from, client.clone(), Cursor { number, after }));
         }
         let Some(messages) = messages else {

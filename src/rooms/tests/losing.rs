@@ -185,6 +185,44 @@ async fn who_is_kicked_from_a_place_that_is_lost_is_told_once() {
     assert_eq!(house.gauges(), (0, 0));
 }
 
+/// What it asked of the room that is behind is answered when it leaves, or it would never ask for another.
+#[tokio::test(start_paused = true)]
+async fn a_recovery_that_waits_for_a_shard_to_catch_up_holds_up_no_other() {
+    let (house, room, mut alice, mut bob) = one_shard_full(rules());
+    let (here, there) = (&house.shards[0], &house.shards[1]);
+    house.empty(0);
+    bob.join("other", "join");
+    settle(&house);
+    let since = |room: &str, position: &Value| json!({"room_id": room, "since": position});
+    let seen = house.seen(&mut bob).await;
+    let of = |name: &str| {
+        let joined = seen.iter().find(|m| m["type"] == "room_joined" && m["payload"]["room_id"] == name);
+        joined.unwrap()["payload"]["position"].clone()
+    };
+    let (first, second) = (of(&room), of("other"));
+    alice.leave(&room, "leave");
+    bob.publish(&room, "missed");
+    bob.publish("other", "missed too");
+    settle(&house);
+    alice.request("join_room", "a", since(&room, &first));
+    house.handle_all(there);
+    // Before it asks for what it has missed, its shard falls behind.
+    house.fill(0);
+    bob.publish(&room, "left out");
+    house.handle_all(there);
+    house.handle_all(here);
+    house.handle_all(there);
+    alice.request("join_room", "b", since("other", &second));
+    alice.leave(&room, "leave");
+    house.empty(0);
+    settle(&house);
+    let seen = house.seen(&mut alice).await;
+    assert!(texts(&seen).contains(&&json!("missed too")), "{seen:?}");
+    alice.lose();
+    bob.lose();
+    settle(&house);
+}
+
 /// The room that a shard lost is not the one that has its name by the time the home hears of it.
 #[tokio::test(start_paused = true)]
 async fn a_loss_is_of_the_room_that_was_lost() {
