@@ -245,7 +245,9 @@ impl Rooms {
             Mail::Behind { room, loss } => local::fell_behind(self, room, loss),
             Mail::Overtaken { room, loss } => local::overtaken(self, &room, loss),
             Mail::Status { namespace, client, said } => local::status(self, namespace, &client, &said),
-            Mail::StatusLater { at, namespace, client } => self.schedule.borrow_mut().enter(at, (namespace, client)),
+            Mail::StatusLater { at, namespace, client } => {
+                self.schedule.borrow_mut().enter(at, (namespace, client));
+            }
             Mail::Desk(ask) => self.desk(ask),
         }
     }

@@ -83,16 +83,21 @@ fn relay(
         // Admission makes visitors on rooms routes only.
         Who::Visitor => (Identity::anonymous(), ClientPermit::alone()),
     };
-    seat.name(route, &identity.client);
-    if around.gate.is_banned(route, &identity.client) {
-        // Since it was let in: the handshake at the backend takes its time.
-        seat.handle.order(Close::gateway(Code::Banned));
-    }
+    name(around, &seat, route, &identity.client);
     let mut deadlines = Deadlines::new(&route.limits, Instant::now());
     deadlines.expire_at(expiry(around, route, &identity));
     let meter = Meter::new(permit, rates);
     let relay = Relay { seat, backend, early: early.into(), meter, route: route.clone(), deadlines };
     (identity.client, relay.run())
+}
+
+/// A session's client is known, and may have been banned since it was let in.
+fn name(around: &Surroundings, seat: &Seat, route: &Arc<Route>, client: &Arc<str>) {
+    seat.name(route, client);
+    // Now that whoever bans it finds the session.
+    if around.gate.is_banned(route, client) {
+        seat.handle.order(Close::gateway(Code::Banned));
+    }
 }
 
 /// What is written down of a session when it ends, and its permits until then.

@@ -10,6 +10,7 @@ use crate::config::{Namespace, Route};
 use crate::metrics::{Metrics, ShardMetrics};
 use crate::outbox::{Peer, wire::Wire};
 use crate::ws::deflate::{Deflater, Inflater};
+use crate::ws::frame::Opcode;
 use bytes::Bytes;
 use slab::Slab;
 use smallvec::SmallVec;
@@ -205,6 +206,11 @@ impl Shard {
         if clients.capacity() > 4 * clients.len().max(256) {
             clients.shrink_to(2 * clients.len());
         }
+    }
+
+    /// A compressed frame of this payload, where it is wanted and smaller than the plain one.
+    pub fn deflated(&self, wanted: bool, opcode: Opcode, payload: &[u8]) -> Option<Bytes> {
+        wanted.then(|| self.deflater.borrow_mut().frame(opcode, payload)).flatten()
     }
 
     /// Tells the metrics how the backlog of a session has changed. Called after its queue was flushed.

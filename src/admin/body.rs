@@ -1,6 +1,7 @@
 //! Bodies of calls: JSON objects whose members are known, each read when the call asks for it.
 use super::answer::Fault;
 use super::{guard, name};
+use crate::rooms::protocol::{NESTED_MAX, is_nested_deeper};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::{HeaderMap, header};
@@ -17,8 +18,6 @@ pub(super) const BODY_MAX: usize = 4 << 20;
 const SKIMMED_MAX: usize = BODY_MAX;
 /// Time for a whole body.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Levels of arrays and objects in what is passed on to clients.
-const DEPTH_MAX: usize = 64;
 
 /// A body that has yet to be read.
 pub(super) struct Body<'a> {
@@ -212,8 +211,8 @@ impl<'a> Object<'a> {
         if value.get().len() > max {
             return Err(Fault::TooLarge(format!("\"{name}\" is larger than {max} bytes").into()));
         }
-        if depth(value.get()) > DEPTH_MAX {
-            return Err(Fault::bad(format!("\"{name}\" has more than {DEPTH_MAX} levels")));
+        if is_nested_deeper(value.get(), NESTED_MAX) {
+            return Err(Fault::bad(format!("\"{name}\" has more than {NESTED_MAX} levels")));
         }
         Ok(Some(value))
     }
@@ -222,25 +221,6 @@ impl<'a> Object<'a> {
 /// What a member is for that must be there.
 pub(super) fn needed<T>(value: Option<T>, name: &str) -> Result<T, Fault> {
     value.ok_or_else(|| Fault::bad(format!("\"{name}\" is missing")))
-}
-
-/// Levels of arrays and objects in a valid JSON text.
-fn depth(json: &str) -> usize {
-    let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
-    for byte in json.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
 }
 
 #[cfg(test)]
@@ -309,14 +289,15 @@ mod tests {
         assert!(object(r#"{"m":null}"#).passed_on("m", 10).is_ok_and(|m| m.is_some()));
         let deep = |levels| format!("{{\"m\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
         let passes = |text: &str| Object::parse(text, &["m"]).and_then(|o| o.passed_on("m", 1 << 20).map(|_| ()));
-        assert_eq!(passes(&deep(DEPTH_MAX)), Ok(()));
-        assert!(why(passes(&deep(DEPTH_MAX + 1))).contains("64 levels"));
+        assert_eq!(passes(&deep(NESTED_MAX)), Ok(()));
+        assert!(why(passes(&deep(NESTED_MAX + 1))).contains("64 levels"));
         assert!(why(passes(&deep(500_000))).contains("64 levels"));
     }
 
     #[test]
     fn brackets_in_strings_are_no_levels() {
-        assert_eq!(depth(r#"["[[", "\"[", "\\", {"]": 1}]"#), 2);
-        assert_eq!(depth("1"), 0);
+        let text = r#"["[[", "\"[", "\\", {"]": 1}]"#;
+        assert!(is_nested_deeper(text, 1) && !is_nested_deeper(text, 2));
+        assert!(!is_nested_deeper("1", 0));
     }
 }

@@ -9,7 +9,7 @@ pub use super::mail::{Position, RoomKey};
 
 use super::protocol::push;
 use crate::config::Rules;
-use crate::ws::frame::{Opcode, frame};
+use crate::ws::frame::{Opcode, frame, payload};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
@@ -54,12 +54,7 @@ impl Message {
 
     /// Its JSON text.
     pub fn text(&self) -> Bytes {
-        let header = match self.frame[1] {
-            127 => 10,
-            126 => 4,
-            _ => 2,
-        };
-        self.frame.slice(header..)
+        payload(&self.frame)
     }
 }
 

@@ -174,7 +174,7 @@ pub(super) fn expelled(rooms: &Rooms, to: SessionRef, room: &RoomKey, code: Code
 pub(super) fn notify(rooms: &Rooms, namespace: Namespace, clients: Option<&[Box<str>]>, text: &str) -> usize {
     let members = rooms.local.borrow().members(&rooms.shard, namespace, clients);
     let deflate = text.len() >= entry::DEFLATE_AT_LEAST && members.iter().any(|entry| entry.deflate);
-    let deflated = deflate.then(|| rooms.shard.deflater.borrow_mut().frame(Opcode::Text, text.as_bytes())).flatten();
+    let deflated = rooms.shard.deflated(deflate, Opcode::Text, text.as_bytes());
     let frame = Frame { plain: frame(Opcode::Text, text.as_bytes()), deflated, payload: text.len() };
     let now = Instant::now();
     members.iter().for_each(|entry| entry.deliver(&frame, now));

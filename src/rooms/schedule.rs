@@ -1,77 +1,12 @@
 //! Things that are due at some time, with one timer for all of them.
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Keys by the time at which they are due. A key that is entered twice comes twice; whoever takes it looks whether it
-/// is still of interest.
+/// Keys by the time at which they are due, each with a place by which it can be taken out before. A key that is entered
+/// twice comes twice; whoever takes it looks whether it is still of interest.
 pub struct Schedule<K> {
-    heap: BinaryHeap<Reverse<Due<K>>>,
-    timer: Option<Pin<Box<Sleep>>>,
-    /// Tells apart, and keeps in order, what is due at one time.
-    next: u64,
-}
-
-struct Due<K> {
-    at: Instant,
-    number: u64,
-    key: K,
-}
-
-impl<K> PartialEq for Due<K> {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
-    }
-}
-
-impl<K> Eq for Due<K> {}
-
-impl<K> PartialOrd for Due<K> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<K> Ord for Due<K> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
-    }
-}
-
-impl<K> Default for Schedule<K> {
-    fn default() -> Self {
-        Schedule { heap: BinaryHeap::new(), timer: None, next: 0 }
-    }
-}
-
-impl<K> Schedule<K> {
-    /// Has `key` come at this time.
-    pub fn enter(&mut self, at: Instant, key: K) {
-        self.next += 1;
-        self.heap.push(Reverse(Due { at, number: self.next, key }));
-    }
-
-    /// The next key that is due.
-    pub fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<K> {
-        let Some(Reverse(first)) = self.heap.peek() else {
-            self.timer = None;
-            return Poll::Pending;
-        };
-        if poll_until(&mut self.timer, first.at, cx).is_pending() {
-            return Poll::Pending;
-        }
-        let due = self.heap.pop();
-        if self.heap.capacity() > 4 * self.heap.len().max(64) {
-            self.heap.shrink_to(2 * self.heap.len());
-        }
-        due.map_or(Poll::Pending, |Reverse(due)| Poll::Ready(due.key))
-    }
-}
-
-/// Keys by the time at which they are due, each with a place by which it can be taken out before.
-pub struct Timeline<K> {
     keys: BTreeMap<Place, K>,
     next: u64,
     timer: Option<Pin<Box<Sleep>>>,
@@ -88,13 +23,13 @@ impl Place {
     }
 }
 
-impl<K> Default for Timeline<K> {
+impl<K> Default for Schedule<K> {
     fn default() -> Self {
-        Timeline { keys: BTreeMap::new(), next: 0, timer: None }
+        Schedule { keys: BTreeMap::new(), next: 0, timer: None }
     }
 }
 
-impl<K> Timeline<K> {
+impl<K> Schedule<K> {
     /// Has `key` come at this time.
     pub fn enter(&mut self, at: Instant, key: K) -> Place {
         self.next += 1;

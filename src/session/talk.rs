@@ -1,6 +1,6 @@
 //! A session that the gateway itself talks with: echo and rooms. One task, woken by its socket, its
 //! timer, or an order of its shard.
-use super::{Surroundings, expiry};
+use super::{Surroundings, expiry, name};
 use crate::admission::Who;
 use crate::close::{By, Close, Code};
 use crate::config::{OnExcess, Route, Service};
@@ -149,14 +149,10 @@ impl Conversation {
     fn become_client(&mut self, identity: Identity, permit: ClientPermit, auth: Option<Auth>) {
         let rooms = permit.rooms();
         self.meter.become_client(permit);
-        self.seat.name(&self.route, &identity.client);
+        name(&self.around, &self.seat, &self.route, &identity.client);
         self.deadlines.auth_by(None);
         self.deadlines.expire_at(expiry(&self.around, &self.route, &identity));
         self.client = identity.client.clone();
-        if self.around.gate.is_banned(&self.route, &identity.client) {
-            // Since it was let in.
-            self.seat.handle.order(Close::gateway(Code::Banned));
-        }
         self.stage = match self.route.service {
             Service::Rooms => match self.around.rooms.ask_to_connect(&self.seat.handle, &identity) {
                 Some(answer) => Stage::Asking(Box::new(Asking { identity, rooms, auth, answer: Box::pin(answer) })),
@@ -409,7 +405,7 @@ impl Conversation {
     }
 
     fn echo(&self, opcode: Opcode, payload: &[u8], now: Instant) {
-        let deflated = self.deflate.then(|| self.around.shard.deflater.borrow_mut().frame(opcode, payload)).flatten();
+        let deflated = self.around.shard.deflated(self.deflate, opcode, payload);
         let bytes: Bytes = deflated.unwrap_or_else(|| frame(opcode, payload));
         self.seat.handle.send(bytes, payload.len(), now);
         self.around.shard.metrics().message(self.route.service.into(), Direction::Out, payload.len() as u64);

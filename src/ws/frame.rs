@@ -4,7 +4,7 @@ mod head;
 mod walk;
 
 pub(super) use encode::whole;
-pub use encode::{frame, frame_with, header, masked_frame};
+pub use encode::{frame, frame_with, header, masked_frame, payload};
 pub(super) use head::{Head, Headers};
 pub use walk::{Piece, Tally, Walker};
 

@@ -14,7 +14,7 @@ mod shelf;
 use super::{Batch, Broker, Event, Message, Publication};
 use crate::config::{Duplicates, Rules};
 use crate::rooms::mail::{Position, RoomKey};
-use crate::rooms::schedule::{Place, Timeline};
+use crate::rooms::schedule::{Place, Schedule};
 pub use durable::Durable;
 use durable::{InFlight, Outcome};
 use epochs::Epochs;
@@ -40,7 +40,7 @@ pub struct Memory {
     rooms: HashMap<RoomKey, Kept>,
     shelf: Shelf,
     /// Rooms whose oldest message or name may be too old then. Each is there once.
-    aging: Timeline<RoomKey>,
+    aging: Schedule<RoomKey>,
     epochs: Epochs,
     namer: Namer,
     durable: Option<Durable>,
@@ -84,7 +84,7 @@ impl Memory {
             durable,
             rooms: HashMap::new(),
             shelf: Shelf::default(),
-            aging: Timeline::default(),
+            aging: Schedule::default(),
             epochs: Epochs::default(),
             namer: Namer::default(),
             events: VecDeque::new(),

@@ -60,7 +60,7 @@ impl Home {
     fn deflated(&self, key: &RoomKey, text: &[u8]) -> Option<bytes::Bytes> {
         let wanted = key.is_everyone() || self.rooms.get(key).is_some_and(|room| room.wants_deflate());
         let deflate = text.len() >= DEFLATE_AT_LEAST && wanted;
-        deflate.then(|| self.shard.deflater.borrow_mut().frame(Opcode::Text, text)).flatten()
+        self.shard.deflated(deflate, Opcode::Text, text)
     }
 
     fn deliver(&mut self, key: &RoomKey, frame: &Frame, kind: &Kind) {

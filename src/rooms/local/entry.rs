@@ -147,7 +147,7 @@ impl Entry {
     /// As [`send_text`](Self::send_text), also to one that is cut off.
     pub(crate) fn send_last_text(&self, text: &str, now: Instant) {
         let deflate = self.deflate && text.len() >= DEFLATE_AT_LEAST;
-        let deflated = deflate.then(|| self.shard.deflater.borrow_mut().frame(Opcode::Text, text.as_bytes())).flatten();
+        let deflated = self.shard.deflated(deflate, Opcode::Text, text.as_bytes());
         let bytes = deflated.unwrap_or_else(|| frame(Opcode::Text, text.as_bytes()));
         self.handle.send(bytes, text.len(), now);
         self.shard.metrics().message(ServiceLabel::Rooms, Direction::Out, text.len() as u64);

@@ -3,21 +3,20 @@
 //! A member that recovers is a cursor in the room's history: it is sent a batch when its socket has taken the one
 //! before, so that what it has missed is never queued as a whole. Meanwhile the room's deliveries pass it by. The home
 //! says with which batch it has come up to them; what the home posts after that batch it gets as it comes.
+use super::entry::DEFLATE_AT_LEAST;
 use super::{Entry, Membership, Place, ask, removed};
 use crate::close::{Close, Code};
 use crate::metrics::{Direction, ServiceLabel};
 use crate::rooms::Rooms;
 use crate::rooms::mail::{Ask, Feed, Mail, RoomKey, SessionRef};
 use crate::rooms::protocol::push;
-use crate::ws::frame::Opcode;
+use crate::ws::frame::{Opcode, payload};
 use bytes::Bytes;
 use std::rc::Rc;
 use tokio::time::Instant;
 
 /// A member is sent the next batch when no more than this is queued for it.
 const FED_BELOW: usize = 16 * 1024;
-/// Messages shorter than this are not worth compressing.
-const DEFLATE_AT_LEAST: usize = 512;
 
 impl Entry {
     /// Asks for the next batch, where the session recovers and its socket has taken the last one.
@@ -60,20 +59,12 @@ impl Entry {
         let (now, metrics) = (Instant::now(), self.shard.metrics());
         metrics.delivered(frames.len() as u64);
         for plain in frames {
-            let header = if plain[1] == 127 {
-                10
-            } else if plain[1] == 126 {
-                4
-            } else {
-                2
-            };
-            let text = &plain[header..];
-            let deflate = self.deflate && text.len() >= DEFLATE_AT_LEAST;
-            let deflated = deflate.then(|| self.shard.deflater.borrow_mut().frame(Opcode::Text, text)).flatten();
+            let text = payload(&plain);
+            let deflated = self.shard.deflated(self.deflate && text.len() >= DEFLATE_AT_LEAST, Opcode::Text, &text);
             metrics.message(ServiceLabel::Rooms, Direction::Out, text.len() as u64);
-            let bytes = deflated.unwrap_or_else(|| plain.clone());
+            let bytes = deflated.unwrap_or(plain);
             self.recovery.borrow_mut().queued += bytes.len();
-            self.handle.send(bytes, plain.len() - header, now);
+            self.handle.send(bytes, text.len(), now);
         }
         // At once, and not with the fan-out: whether more can follow is seen by what is left.
         self.handle.peer.borrow_mut().flush();

@@ -22,6 +22,16 @@ pub fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {
     whole(opcode, false, payload)
 }
 
+/// The payload of a whole unmasked frame, without a copy.
+pub fn payload(frame: &Bytes) -> Bytes {
+    let header = match frame[1] {
+        127 => 10,
+        126 => 4,
+        _ => 2,
+    };
+    frame.slice(header..)
+}
+
 /// A whole unmasked frame, with RSV1 where the payload is deflated.
 pub(in crate::ws) fn whole(opcode: Opcode, rsv1: bool, payload: &[u8]) -> Bytes {
     let (array, size) = header(opcode as u8, true, rsv1, payload.len());

@@ -1,6 +1,6 @@
 //! Rooms that nobody is in, until their time is over.
 use crate::rooms::mail::RoomKey;
-use crate::rooms::schedule::{Place, Timeline};
+use crate::rooms::schedule::{Place, Schedule};
 use std::task::{Context, Poll};
 use tokio::time::Instant;
 
@@ -12,7 +12,7 @@ const ROOM_BYTES: usize = 1536;
 /// Rooms by the time at which they go.
 #[derive(Default)]
 pub struct Shelf {
-    rooms: Timeline<(RoomKey, usize)>,
+    rooms: Schedule<(RoomKey, usize)>,
     bytes: usize,
 }
 
