@@ -155,12 +155,14 @@ async fn receipts_go_only_forward_and_not_beyond_the_last_message() {
 
 #[tokio::test]
 async fn other_makers_clients_type() {
-    let gateway = rooms("").await;
-    let url = format!("ws://{}/ws", gateway.address(0));
     for peer in [Peer::Node, Peer::Python] {
         if peer.command("client").is_none() {
             continue;
         }
+        // One for each: a client that starts again within 2 s, and stops, is told to nobody, and who has just left
+        // the room is still told to those in it.
+        let gateway = rooms("").await;
+        let url = format!("ws://{}/ws", gateway.address(0));
         let mut watcher = session(&gateway, "watcher").await;
         watcher.join("peers").await;
         let name = format!("{peer:?}");
