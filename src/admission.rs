@@ -61,7 +61,27 @@ impl Entrance {
     }
 }
 
-/// A request that passed every check. The session that is made from it gives everything back.
+/// What a request may do that passed every check.
+pub enum Entered {
+    /// It becomes a session.
+    Session(Admitted),
+    /// It is ordinary HTTP, and is passed on to a backend.
+    Request(Passed),
+}
+
+/// An ordinary request, on a proxy route, that passed every check.
+pub struct Passed {
+    /// The route.
+    pub route: Arc<Route>,
+    /// Who it is; anonymous where no token came and none is required.
+    pub identity: Identity,
+    /// Where the request really came from.
+    pub origin: forwarded::Client,
+    /// What is given back when it has been answered.
+    pub permits: Permits,
+}
+
+/// An upgrade that passed every check. The session that is made from it gives everything back.
 pub struct Admitted {
     /// The route.
     pub route: Arc<Route>,
@@ -125,7 +145,10 @@ impl Gate {
 
     /// Judges a request: permits of the address, handshake rate, route, method and upgrade, Origin,
     /// token, permits of the client.
-    pub fn admit(&self, entrance: &Rc<Entrance>, head: &Parts) -> Result<Admitted, Refusal> {
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn admit(&self, entrance: &Rc<Entrance>, head: &Parts) -> Result<Entered, Refusal> {
         let Knock { peer, listener, secure, trusted, .. } = entrance.knock;
         let networks = &self.config.listeners[listener].trusted_proxies;
         let origin = forwarded::client(peer, secure, trusted, networks, head);
@@ -143,14 +166,14 @@ impl Gate {
             Err(refused) => Err(refused),
         };
         let who = who.map_err(|(code, reason)| refuse(code, reason))?;
-        Ok(Admitted {
+        Ok(Entered::Session(Admitted {
             route: route.clone(),
             rates: self.rates[route.index],
             who,
             upgrade,
             origin,
             permits: Permits { _entrance: entrance.clone(), _ip: ip },
-        })
+        }))
     }
 
     fn count_address(&self, entrance: &Entrance, origin: &forwarded::Client) -> Result<Option<IpPermit>, Refusal> {

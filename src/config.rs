@@ -9,8 +9,10 @@ pub mod keys;
 pub mod pattern;
 mod rooms;
 pub mod secret;
+mod upstream;
 
 pub use rooms::{Create, Duplicates, History, Hook, HookEvent, Permission, Policy, Rooms, Rules};
+pub use upstream::{Backend, Balance, HeaderRules, HealthCheck, Transport, Upstream, UpstreamTls};
 
 use ipnet::IpNet;
 use secret::Secret;
@@ -77,6 +79,12 @@ pub struct Listener {
     pub header_timeout: Duration,
     /// Certificates; empty for plain HTTP. The first is the fallback where no SNI name fits.
     pub tls: Vec<Certificate>,
+    /// Whether ALPN offers HTTP/2, with WebSockets over it (RFC 8441).
+    pub http2: bool,
+    /// Whether every connection begins with a PROXY header, v1 or v2.
+    pub proxy_protocol: bool,
+    /// Certificates of authorities that a client's certificate must chain to; `None`: clients show none.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// The address of a listener.
@@ -172,6 +180,13 @@ pub enum KeySource {
     PublicKey(PathBuf),
     /// `jwks`: a file with a JSON Web Key Set.
     Jwks(PathBuf),
+    /// `jwks`: a URL with a JSON Web Key Set.
+    JwksUrl {
+        /// `https://…`, or `http://…` of a loopback address.
+        url: String,
+        /// How old a key set may grow before it is fetched again.
+        refresh: Duration,
+    },
 }
 
 /// Places where a token is looked for.
@@ -246,6 +261,11 @@ pub struct Limits {
     pub pong_timeout: Option<Duration>,
     /// Bytes that may wait for one peer; `usize::MAX`: no limit (echo and the relay have bounds of their own).
     pub max_backlog: usize,
+    /// What a backend may send (proxy routes).
+    pub from_upstream: FromUpstream,
+    /// Bytes of one compressed message on its way to a backend, inflated; `u64::MAX`: no limit, and nothing is
+    /// inflated (proxy routes).
+    pub max_inflated_size: u64,
     /// Whether permessage-deflate is offered (rooms and echo).
     pub compression: bool,
 }
@@ -257,6 +277,34 @@ pub enum OnExcess {
     Close,
     /// Answer with an error message and drop the message (rooms only).
     Reject,
+    /// Read no further until the rate allows it.
+    Pause,
+}
+
+/// `limits.from_upstream`: what a backend may send to one client. Nothing is limited where nothing is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FromUpstream {
+    /// Payload bytes of one whole message, as on the wire; `u64::MAX`: no limit.
+    pub max_message_size: u64,
+    /// As in [`Limits`], of one socket.
+    pub messages_per_second: Option<u32>,
+    /// As in [`Limits`].
+    pub message_burst: u32,
+    /// As in [`Limits`], of one socket.
+    pub bytes_per_second: Option<u64>,
+    /// [`OnExcess::Close`] or [`OnExcess::Pause`].
+    pub on_excess: OnExcess,
+}
+
+impl FromUpstream {
+    /// Nothing is limited.
+    pub const UNLIMITED: FromUpstream = FromUpstream {
+        max_message_size: u64::MAX,
+        messages_per_second: None,
+        message_burst: 100,
+        bytes_per_second: None,
+        on_excess: OnExcess::Close,
+    };
 }
 
 /// `[[route]]`.
@@ -278,6 +326,10 @@ pub struct Route {
     pub origins: Origins,
     /// Tokens.
     pub auth: RouteAuth,
+    /// Whether a backend sees the path without the part before the `*` (proxy routes).
+    pub strip_prefix: bool,
+    /// Whether ordinary HTTP requests get 426 (proxy routes).
+    pub websocket_only: bool,
 }
 
 impl Route {
@@ -320,32 +372,6 @@ pub enum Service {
 pub struct Namespace {
     /// The place.
     pub index: u16,
-}
-
-/// `[upstream.NAME]`.
-#[derive(Debug)]
-pub struct Upstream {
-    /// Its name.
-    pub name: String,
-    /// Servers, at least one.
-    pub servers: Vec<Backend>,
-    /// Time for the name look-up and the TCP connect, for each server that is tried.
-    pub connect_timeout: Duration,
-    /// How many other servers are tried when a connection cannot be made.
-    pub retries: u32,
-    /// Whether the backend sees the client's Host header, or its own address.
-    pub preserve_host: bool,
-}
-
-/// One server of an upstream: `http://HOST:PORT`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Backend {
-    /// As in the file.
-    pub url: String,
-    /// Host name or address (IPv6 without brackets).
-    pub host: String,
-    /// The port, 80 where the file has none.
-    pub port: u16,
 }
 
 /// `[admin]`.

@@ -18,6 +18,7 @@ pub mod admission;
 pub mod bans;
 pub mod close;
 pub mod config;
+pub mod dial;
 pub mod front;
 pub mod gateway;
 pub mod health;

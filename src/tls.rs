@@ -1,6 +1,7 @@
 //! TLS 1.2 and 1.3 by rustls with aws-lc-rs: certificates read from files, chosen by SNI, and read
 //! again while sockets live.
 mod choice;
+pub mod client;
 pub mod generate;
 
 pub use crate::config::keys::LoadError;

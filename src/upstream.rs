@@ -7,7 +7,9 @@ mod handshake;
 mod headers;
 mod pool;
 mod relay;
+mod server;
 
 pub use handshake::{Backend, Forward, Unopened};
-pub use pool::Upstreams;
+pub use pool::{Affinity, Upstreams};
 pub use relay::{Ended, Relay};
+pub use server::{Lease, Proxied, Server, Undialed};

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use wsgate::config::{
     self, Address, Create, Duplicates, History, HookEvent, KeySource, OnExcess, OnReject, Permission, Service,
-    TokenSource,
+    TokenSource, Transport,
 };
 
 const GOOD_MIN: usize = 7;
@@ -69,7 +69,7 @@ fn a_production_file_means_what_it_says() {
     assert_eq!((live.limits.max_message_size, live.limits.idle_timeout), (u64::MAX, None));
     let upstream = &config.upstreams[0];
     assert_eq!((upstream.retries, upstream.preserve_host, upstream.connect_timeout.as_millis()), (2, false, 500));
-    assert_eq!((upstream.servers[2].host.as_str(), upstream.servers[2].port), ("fd00::13", 8765));
+    assert_eq!(upstream.servers[2].transport, Transport::Tcp { host: "fd00::13".into(), port: 8765 });
     assert!(config.rooms.broadcast_to_all && !config.rooms.presence);
     assert_eq!(config.ip_limits.connections, Some(400));
 }

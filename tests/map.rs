@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A file may use only what stands below it.
-const ORDER: [&str; 26] = [
+const ORDER: [&str; 27] = [
     "main",
     "lib",
     "gateway",
     "notify",
     "admin",
     "listen",
-    "tls",
     "front",
     "session",
     "admission",
@@ -23,7 +22,9 @@ const ORDER: [&str; 26] = [
     "health",
     "logging",
     "shard",
+    "dial",
     "outbox",
+    "tls",
     "ws",
     "limits",
     "close",

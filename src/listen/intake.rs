@@ -86,7 +86,7 @@ async fn connection(front: Rc<Front>, sockets: Arc<Sockets>, arrival: Arrival, p
     let stream = match tls {
         None => Stream::Plain(socket),
         Some(acceptor) => match timeout_at(deadline, acceptor.accept(socket)).await {
-            Ok(Ok(stream)) => Stream::Tls(Box::new(stream)),
+            Ok(Ok(stream)) => Stream::Tls(Box::new(stream.into())),
             Ok(Err(error)) if GONE.contains(&error.kind()) => return metrics.handshake(Handshake::Disconnected),
             Ok(Err(error)) => {
                 tracing::debug!(target: "wsgate::tls", %error, "handshake failed");

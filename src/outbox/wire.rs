@@ -4,8 +4,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::rustls::ServerConnection;
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::TlsStream;
+use tokio_rustls::rustls::Connection;
 
 /// A connected socket.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// What hyper reads a request from: a socket, or TLS over it.
+/// What HTTP is spoken over, with a client or a server: a socket, or TLS over it.
 pub enum Stream {
     /// Without TLS.
     Plain(Socket),
@@ -140,7 +140,7 @@ pub enum Wire {
 /// task's context, and no plaintext is buffered for an idle connection.
 pub struct Tls {
     socket: Socket,
-    session: ServerConnection,
+    session: Connection,
 }
 
 impl From<Stream> for Wire {
@@ -148,7 +148,16 @@ impl From<Stream> for Wire {
         match stream {
             Stream::Plain(socket) => Wire::Plain(socket),
             Stream::Tls(tls) => {
-                let (socket, session) = tls.into_inner();
+                let (socket, session) = match *tls {
+                    TlsStream::Server(tls) => {
+                        let (socket, session) = tls.into_inner();
+                        (socket, Connection::Server(session))
+                    }
+                    TlsStream::Client(tls) => {
+                        let (socket, session) = tls.into_inner();
+                        (socket, Connection::Client(session))
+                    }
+                };
                 Wire::Tls(Box::new(Tls { socket, session }))
             }
         }

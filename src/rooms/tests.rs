@@ -9,7 +9,7 @@ mod simulation;
 use super::broker::{Broker, memory::Memory};
 use super::mail::RoomKey;
 use super::*;
-use crate::config::{Limits, OnExcess};
+use crate::config::{FromUpstream, Limits, OnExcess};
 use crate::identity::{Claims, Identity};
 use crate::metrics::Metrics;
 use crate::outbox::wire::Wire;
@@ -57,6 +57,8 @@ fn limits() -> Limits {
         ping_interval: None,
         pong_timeout: None,
         max_backlog: 1 << 20,
+        from_upstream: FromUpstream::UNLIMITED,
+        max_inflated_size: u64::MAX,
         compression: false,
     }
 }

@@ -1,7 +1,7 @@
 //! The upgrade towards a backend (RFC 6455, section 4.1): what is sent, and what is believed of the answer.
 use super::headers;
-use crate::config;
-use crate::outbox::wire::Socket;
+use super::server::{Lease, Proxied, Server};
+use crate::outbox::wire::{Stream, Wire};
 use crate::ws::{self, Rsv};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -12,9 +12,9 @@ use hyper::client::conn::http1;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// Time for a backend's answer, from the request to the end of its head.
@@ -41,13 +41,14 @@ pub struct Forward<'a> {
     pub host: &'a str,
     /// The client's name; percent-encoded on its way where it is not visible ASCII.
     pub client_id: Option<&'a str>,
+    /// What a PROXY header says; `None` where the client's address is not known.
+    pub proxied: Option<Proxied>,
 }
 
 /// A backend that has upgraded.
-#[derive(Debug)]
 pub struct Backend {
     /// The connection: only frames go here now.
-    pub socket: Socket,
+    pub wire: Wire,
     /// Frames that came together with the 101.
     pub early: Bytes,
     /// What of the 101 is passed on to the client: subprotocol, extensions, cookies and other end-to-end headers, no
@@ -55,6 +56,14 @@ pub struct Backend {
     pub headers: HeaderMap,
     /// Which reserved bits the negotiated extensions may set.
     pub rsv: Rsv,
+    /// The server, used until this is dropped.
+    pub lease: Lease,
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backend").field("headers", &self.headers).field("lease", &self.lease).finish_non_exhaustive()
+    }
 }
 
 /// Why there is no backend.
@@ -71,13 +80,10 @@ pub enum Unopened {
     },
 }
 
-/// Upgrades a fresh connection to `server`.
-pub(super) async fn upgrade(
-    stream: TcpStream,
-    server: &config::Backend,
-    preserve_host: bool,
-    forward: Forward<'_>,
-) -> Result<Backend, Unopened> {
+/// Upgrades a fresh connection to a server.
+pub(super) async fn upgrade(stream: Stream, lease: Lease, forward: Forward<'_>) -> Result<Backend, Unopened> {
+    let server = &*lease.server;
+    let preserve_host = server.upstream.preserve_host;
     let bad = |why: String| unavailable(StatusCode::BAD_GATEWAY, server, &why);
     let key = BASE64_STANDARD.encode(rand::random::<[u8; 16]>());
     let request = request(server, preserve_host, &forward, &key).map_err(|e| bad(e.to_string()))?;
@@ -94,27 +100,27 @@ pub(super) async fn upgrade(
     }
     let rsv = offer.judge(answer.headers(), &ws::accept_key(key.as_bytes())).map_err(|e| bad(e.to_owned()))?;
     let upgraded = hyper::upgrade::on(&mut answer).await.map_err(|e| bad(e.to_string()))?;
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| bad("not a TCP stream".to_owned()))?;
+    let parts = upgraded.downcast::<TokioIo<Stream>>().map_err(|_| bad("not the stream it was".to_owned()))?;
     let mut passed_on = std::mem::take(answer.headers_mut());
     remove_hop(&mut passed_on);
     passed_on.remove(header::SEC_WEBSOCKET_ACCEPT);
     passed_on.remove(header::CONTENT_LENGTH);
     // A copy: hyper's buffer is large, and would live as long as this part of it.
     let early = Bytes::copy_from_slice(&parts.read_buf);
-    Ok(Backend { socket: Socket::Tcp(parts.io.into_inner()), early, headers: passed_on, rsv })
+    Ok(Backend { wire: parts.io.into_inner().into(), early, headers: passed_on, rsv, lease })
 }
 
-fn unavailable(status: StatusCode, server: &config::Backend, why: &str) -> Unopened {
-    Unopened::Unavailable { status, reason: format!("{}: {why}", server.url) }
+fn unavailable(status: StatusCode, server: &Server, why: &str) -> Unopened {
+    Unopened::Unavailable { status, reason: format!("{}: {why}", server.configured.url) }
 }
 
 fn request(
-    server: &config::Backend,
+    server: &Server,
     preserve_host: bool,
     forward: &Forward<'_>,
     key: &str,
 ) -> Result<Request<Empty<Bytes>>, hyper::http::Error> {
-    let host = if preserve_host { forward.host } else { &authority(server) };
+    let host = if preserve_host { forward.host } else { &server.authority() };
     let mut headers = headers::for_backend(forward, HeaderValue::from_str(host)?);
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -127,13 +133,6 @@ fn request(
     *request.uri_mut() = Uri::try_from(forward.path_and_query)?;
     *request.headers_mut() = headers;
     Ok(request)
-}
-
-/// The server's own name, as a Host header has it.
-fn authority(server: &config::Backend) -> String {
-    let host = &server.host;
-    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-    if server.port == 80 { host } else { format!("{host}:{}", server.port) }
 }
 
 fn refusal(mut answer: Response<Incoming>) -> Response<Incoming> {

@@ -1,12 +1,11 @@
-//! The servers of each upstream, in round robin.
+//! The servers of each upstream: which one is asked, and how many use it.
 use super::handshake::{self, Backend, Forward, Unopened};
+use super::server::{Lease, Server};
 use crate::config;
 use hyper::StatusCode;
-use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 /// Every upstream of the configuration, shared by all shards.
 pub struct Upstreams {
@@ -15,15 +14,43 @@ pub struct Upstreams {
 
 struct Pool {
     configured: Arc<config::Upstream>,
+    servers: Vec<Arc<Server>>,
     /// How many connections were asked for, modulo the number of servers: whose turn it is.
     turn: AtomicUsize,
+}
+
+/// What servers are chosen by where the balance is a hash.
+#[derive(Debug, Clone, Copy)]
+pub struct Affinity<'a> {
+    /// The client's name, where it has one.
+    pub client: Option<&'a str>,
+    /// The client's address, where it is known.
+    pub ip: Option<IpAddr>,
 }
 
 impl Upstreams {
     /// The upstreams in the order of [`config::Config::upstreams`].
     pub fn new(configured: &[Arc<config::Upstream>]) -> Arc<Upstreams> {
-        let pool = |configured: &Arc<config::Upstream>| Pool { configured: configured.clone(), turn: 0.into() };
+        let pool = |configured: &Arc<config::Upstream>| Pool {
+            configured: configured.clone(),
+            servers: configured.servers.iter().map(|s| Arc::new(Server::new(configured.clone(), s.clone()))).collect(),
+            turn: 0.into(),
+        };
         Arc::new(Upstreams { pools: configured.iter().map(pool).collect() })
+    }
+
+    /// What the configuration says of an upstream.
+    pub fn configured(&self, upstream: usize) -> &Arc<config::Upstream> {
+        &self.pools[upstream].configured
+    }
+
+    /// The servers of `Config::upstreams[upstream]` that may be tried now, in order: the one whose turn it is, then as
+    /// many others as `retries` says. None where none is healthy.
+    ///
+    /// # Panics
+    /// Where there is no such upstream.
+    pub fn candidates(&self, upstream: usize, affinity: Affinity<'_>) -> impl Iterator<Item = Arc<Server>> + use<> {
+        self.pools[upstream].candidates(affinity).into_iter()
     }
 
     /// Connects to a server of `Config::upstreams[upstream]` and upgrades there. Takes at most `connect_timeout` for
@@ -37,45 +64,29 @@ impl Upstreams {
     /// # Panics
     /// Where there is no such upstream.
     pub async fn open(&self, upstream: usize, forward: Forward<'_>) -> Result<Backend, Unopened> {
-        let pool = &self.pools[upstream];
-        let mut refused = Unopened::Unavailable {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            reason: format!("upstream {} has no server", pool.configured.name),
-        };
-        for server in pool.candidates() {
-            match pool.connect(server).await {
-                Ok(stream) => {
-                    let preserve_host = pool.configured.preserve_host;
-                    return handshake::upgrade(stream, server, preserve_host, forward).await;
-                }
-                Err(unopened) => refused = unopened,
+        let mut refused = self.none(upstream);
+        let affinity = Affinity { client: forward.client_id, ip: forward.client_ip };
+        for server in self.candidates(upstream, affinity) {
+            match server.dial(forward.proxied).await {
+                Ok(stream) => return handshake::upgrade(stream, Lease::new(server), forward).await,
+                Err(failed) => refused = Unopened::Unavailable { status: failed.status(), reason: failed.to_string() },
             }
         }
         Err(refused)
     }
+
+    fn none(&self, upstream: usize) -> Unopened {
+        Unopened::Unavailable {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            reason: format!("upstream {} has no server", self.configured(upstream).name),
+        }
+    }
 }
 
 impl Pool {
-    /// The server whose turn it is, then those that may be tried after it.
-    fn candidates(&self) -> impl Iterator<Item = &config::Backend> {
-        let servers = &self.configured.servers;
-        let first = self.turn.fetch_add(1, Relaxed) % servers.len().max(1);
+    fn candidates(&self, _: Affinity<'_>) -> Vec<Arc<Server>> {
+        let first = self.turn.fetch_add(1, Relaxed) % self.servers.len().max(1);
         let tries = (self.configured.retries as usize).saturating_add(1);
-        servers.iter().cycle().skip(first).take(servers.len().min(tries))
-    }
-
-    /// The look-up of a name is part of the time; it runs on tokio's threads for blocking calls.
-    async fn connect(&self, server: &config::Backend) -> Result<TcpStream, Unopened> {
-        let connect = async {
-            let stream = TcpStream::connect((server.host.as_str(), server.port)).await?;
-            stream.set_nodelay(true)?;
-            io::Result::Ok(stream)
-        };
-        let (status, why) = match timeout(self.configured.connect_timeout, connect).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => (StatusCode::BAD_GATEWAY, error.to_string()),
-            Err(_) => (StatusCode::GATEWAY_TIMEOUT, "connect timed out".to_owned()),
-        };
-        Err(Unopened::Unavailable { status, reason: format!("{}: {why}", server.url) })
+        self.servers.iter().cycle().skip(first).take(self.servers.len().min(tries)).cloned().collect()
     }
 }

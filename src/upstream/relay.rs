@@ -12,6 +12,7 @@ mod closing;
 mod side;
 
 use super::handshake::Backend;
+use super::server::Lease;
 use crate::close::{Close, Code};
 use crate::config::{Limits, Route};
 use crate::limits::deadlines::{Deadlines, Due};
@@ -66,8 +67,10 @@ impl Relay {
     /// bytes in the shard's metrics as they pass.
     pub fn run(self) -> impl Future<Output = Ended> {
         let Relay { seat, backend, early, meter, route, deadlines } = self;
-        let mut link = Link::new(seat, Wire::Plain(backend.socket), backend.rsv, meter, &route.limits, deadlines);
-        link.forward_early(&early, &backend.early);
+        let Backend { wire, early: from_backend, rsv, lease, .. } = backend;
+        let mut link = Link::new(seat, wire, rsv, meter, &route.limits, deadlines);
+        link.lease = Some(lease);
+        link.forward_early(&early, &from_backend);
         link.run()
     }
 }
@@ -75,6 +78,8 @@ impl Relay {
 /// Two sides, and how far they are with closing.
 struct Link {
     seat: Seat,
+    /// The backend's server is used as long as this is there; tests have none.
+    lease: Option<Lease>,
     backend: RefCell<Peer>,
     /// What the client sends.
     up: Side,
@@ -103,6 +108,7 @@ impl Link {
         let not_idle = Limits { idle_timeout: None, ..limits.clone() };
         Link {
             seat,
+            lease: None,
             backend: RefCell::new(Peer::new(backend)),
             up: Side::new(rules(Masking::Required, limits.max_message_size), times),
             down: Side::new(rules(Masking::Forbidden, u64::MAX), Deadlines::new(&not_idle, Instant::now())),

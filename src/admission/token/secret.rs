@@ -33,7 +33,7 @@ pub(super) fn load(auth: &Auth) -> Result<Option<Secret>, LoadError> {
             }
             Ok(Some(Secret::new(secret)))
         }
-        Some(KeySource::PublicKey(_) | KeySource::Jwks(_)) | None => Ok(None),
+        Some(KeySource::PublicKey(_) | KeySource::Jwks(_) | KeySource::JwksUrl { .. }) | None => Ok(None),
     }
 }
 

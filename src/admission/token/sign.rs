@@ -69,7 +69,9 @@ pub fn sign(
     install_provider();
     match &auth.key {
         None => return Err(SignError::NoKey),
-        Some(KeySource::PublicKey(_) | KeySource::Jwks(_)) => return Err(SignError::PublicKey),
+        Some(KeySource::PublicKey(_) | KeySource::Jwks(_) | KeySource::JwksUrl { .. }) => {
+            return Err(SignError::PublicKey);
+        }
         Some(KeySource::Secret(_) | KeySource::SecretFile { .. }) => {}
     }
     let is_hmac = |alg: &&jsonwebtoken::Algorithm| alg.family() == AlgorithmFamily::Hmac;

@@ -92,6 +92,8 @@ impl Verifier {
             Some(KeySource::Secret(_) | KeySource::SecretFile { .. }) => (vec![hmac_key(auth)?], false),
             Some(KeySource::PublicKey(path)) => (vec![jwks::load_pem(path, configured)?], false),
             Some(KeySource::Jwks(path)) => (jwks::load_set(path, configured)?, true),
+            // The configuration refuses it until keys are fetched.
+            Some(KeySource::JwksUrl { url, .. }) => return Err(LoadError::about(url, "is not fetched")),
         };
         Ok(Some(Verifier { keys, chosen_by_kid, rules: Rules::new(auth) }))
     }

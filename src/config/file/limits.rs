@@ -3,7 +3,7 @@ use super::entry::Entry;
 use super::report::Complaint;
 use super::table::Table;
 use super::units;
-use crate::config::{IpLimits, Limits, OnExcess, Route, Service};
+use crate::config::{FromUpstream, IpLimits, Limits, OnExcess, Route, Service};
 use std::cmp::Reverse;
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub(super) fn built_in() -> Limits {
         ping_interval: Some(Duration::from_secs(25)),
         pong_timeout: Some(Duration::from_secs(10)),
         max_backlog: 1 << 20,
+        from_upstream: FromUpstream::UNLIMITED,
+        max_inflated_size: u64::MAX,
         compression: true,
     }
 }
@@ -57,6 +59,8 @@ pub(super) fn read(table: &Table, base: &Limits) -> Limits {
         pong_timeout: time("pong_timeout").unwrap_or(base.pong_timeout),
         max_backlog: size("max_backlog", MESSAGE_BYTES_MAX)
             .map_or(base.max_backlog, |n| n.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX)),
+        from_upstream: base.from_upstream.clone(),
+        max_inflated_size: base.max_inflated_size,
         compression: table.flag("compression", base.compression),
     }
 }

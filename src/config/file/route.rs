@@ -82,7 +82,18 @@ fn route(index: usize, table: &Table, defaults: &Defaults, namespaces: &mut Vec<
     if auth.required && auth.sources.is_empty() {
         refuse_sourceless(table, &auth_table);
     }
-    Some(Route { index, host, path: path?, service, namespace, limits, origins, auth })
+    Some(Route {
+        index,
+        host,
+        path: path?,
+        service,
+        namespace,
+        limits,
+        origins,
+        auth,
+        strip_prefix: false,
+        websocket_only: false,
+    })
 }
 
 fn service(table: &Table, upstreams: &[Arc<Upstream>]) -> Option<Service> {

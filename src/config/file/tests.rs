@@ -1,6 +1,8 @@
 //! Tests that need the inside: a resolver of their own, the schema, and no file system.
 use super::*;
-use crate::config::{Address, Create, KeySource, OriginPattern, PathPattern, Rooms, Route, Service, TokenSource};
+use crate::config::{
+    Address, Create, KeySource, OriginPattern, PathPattern, Rooms, Route, Service, TokenSource, Transport,
+};
 use schema::SECTIONS;
 use std::sync::Arc;
 use std::time::Duration;
@@ -355,7 +357,7 @@ fn routes_keep_the_order_and_share_namespaces() {
     assert_eq!(config.routes[1].host.as_deref(), Some("api.example.com"));
     let below = PathPattern::Below { prefix: "/".into(), written: "/*".into() };
     assert_eq!(config.routes[2].path, below);
-    assert_eq!((config.upstreams[1].servers[0].host.as_str(), config.upstreams[1].servers[0].port), ("::1", 80));
+    assert_eq!(config.upstreams[1].servers[0].transport, Transport::Tcp { host: "::1".into(), port: 80 });
 }
 
 #[test]

@@ -3,7 +3,7 @@ use super::entry::Entry;
 use super::host;
 use super::report::Complaint;
 use super::table::Table;
-use crate::config::{Backend, Upstream};
+use crate::config::{Backend, Transport, Upstream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,16 +34,14 @@ fn upstream(name: &str, table: &Table) -> Upstream {
         entry.complain(Complaint::new("at least one server is needed").help(SERVER_HELP));
     }
     refuse_later_keys(table);
+    let servers = listed.unwrap_or_default().iter().filter_map(server).collect();
+    let built_in = Upstream::new(name, servers);
+    let connect_timeouts = Duration::from_millis(10)..=Duration::from_secs(300);
     Upstream {
-        name: name.to_owned(),
-        servers: listed.unwrap_or_default().iter().filter_map(server).collect(),
-        connect_timeout: table.duration(
-            "connect_timeout",
-            Duration::from_millis(10)..=Duration::from_secs(300),
-            Duration::from_secs(2),
-        ),
-        retries: table.number("retries", 0..=10, 1),
-        preserve_host: table.flag("preserve_host", true),
+        connect_timeout: table.duration("connect_timeout", connect_timeouts, built_in.connect_timeout),
+        retries: table.number("retries", 0..=10, built_in.retries),
+        preserve_host: table.flag("preserve_host", built_in.preserve_host),
+        ..built_in
     }
 }
 
@@ -91,6 +89,7 @@ fn server(entry: &Entry) -> Option<Backend> {
         if port == Some(0) {
             return Err(Complaint::new("port 0 cannot be connected to"));
         }
-        Ok(Backend { url: text.to_owned(), host: host.bare(), port: port.unwrap_or(80) })
+        let transport = Transport::Tcp { host: host.bare(), port: port.unwrap_or(80) };
+        Ok(Backend { url: text.to_owned(), transport, weight: 1 })
     })
 }

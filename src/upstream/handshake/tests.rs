@@ -1,22 +1,22 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::config::Upstream;
+use crate::config::{self, Transport, Upstream};
+use crate::outbox::wire::Socket;
 use crate::upstream::Upstreams;
 use http_body_util::BodyExt;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+
+fn at(host: &str, port: u16) -> config::Backend {
+    let transport = Transport::Tcp { host: host.into(), port };
+    config::Backend { url: format!("http://localhost:{port}"), transport, weight: 1 }
+}
 
 fn upstreams(ports: &[u16], retries: u32, preserve_host: bool) -> Arc<Upstreams> {
-    let server =
-        |port: &u16| config::Backend { url: format!("http://localhost:{port}"), host: "127.0.0.1".into(), port: *port };
-    Upstreams::new(&[Arc::new(Upstream {
-        name: "chat".into(),
-        servers: ports.iter().map(server).collect(),
-        connect_timeout: Duration::from_millis(500),
-        retries,
-        preserve_host,
-    })])
+    let servers = ports.iter().map(|port| at("127.0.0.1", *port)).collect();
+    let connect_timeout = Duration::from_millis(500);
+    Upstreams::new(&[Arc::new(Upstream { connect_timeout, retries, preserve_host, ..Upstream::new("chat", servers) })])
 }
 
 fn forward(headers: &HeaderMap) -> Forward<'_> {
@@ -30,6 +30,7 @@ fn forward(headers: &HeaderMap) -> Forward<'_> {
         proto: "http",
         host: "chat.example",
         client_id: None,
+        proxied: None,
     }
 }
 
@@ -89,7 +90,7 @@ async fn an_upgrade() {
     let mut names: Vec<_> = backend.headers.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
     assert_eq!(names, ["sec-websocket-extensions", "sec-websocket-protocol", "set-cookie", "set-cookie"]);
-    let Socket::Tcp(stream) = backend.socket else { panic!("a TCP stream") };
+    let Wire::Plain(Socket::Tcp(stream)) = backend.wire else { panic!("a TCP stream") };
     assert!(stream.nodelay().unwrap());
 }
 
@@ -197,6 +198,7 @@ async fn servers_take_turns_and_stand_in_for_each_other() {
 fn authorities() {
     for (host, port, written) in [("b", 80, "b"), ("b", 8080, "b:8080"), ("::1", 80, "[::1]"), ("::1", 81, "[::1]:81")]
     {
-        assert_eq!(authority(&config::Backend { url: String::new(), host: host.into(), port }), written);
+        let server = Server::new(Arc::new(Upstream::new("u", vec![])), at(host, port));
+        assert_eq!(server.authority(), written);
     }
 }

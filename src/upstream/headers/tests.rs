@@ -27,6 +27,7 @@ fn forward(headers: &HeaderMap) -> Forward<'_> {
         proto: "https",
         host: "chat.example",
         client_id: None,
+        proxied: None,
     }
 }
 

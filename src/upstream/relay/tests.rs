@@ -4,7 +4,7 @@ mod pressure;
 
 use super::*;
 use crate::close::By;
-use crate::config::{IpLimits, OnExcess};
+use crate::config::{FromUpstream, IpLimits, OnExcess};
 use crate::limits::Limiter;
 use crate::limits::meter::Rates;
 use crate::metrics::Metrics;
@@ -33,6 +33,8 @@ fn limits() -> Limits {
         ping_interval: None,
         pong_timeout: None,
         max_backlog: 1 << 20,
+        from_upstream: FromUpstream::UNLIMITED,
+        max_inflated_size: u64::MAX,
         compression: false,
     }
 }

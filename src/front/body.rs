@@ -1,0 +1,52 @@
+//! Bodies of requests and answers, whatever they are made of.
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use std::error::Error;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// A body, as it comes or as it goes.
+pub enum Body {
+    /// There from the start.
+    Full(Full<Bytes>),
+    /// Of a client over HTTP/1.1, or of a backend.
+    Http1(Incoming),
+}
+
+/// Why a body broke off.
+pub type BodyError = Box<dyn Error + Send + Sync>;
+
+impl Body {
+    /// None.
+    pub fn empty() -> Body {
+        Body::Full(Full::default())
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Body::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Body::Http1(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Body::Full(body) => body.is_end_stream(),
+            Body::Http1(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Full(body) => body.size_hint(),
+            Body::Http1(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! HTTP/1.1: hyper reads one request head after another, until one is let in and the connection is a session's.
+use super::answer::{Answer, Switch};
+use super::patient::Patient;
+use super::{Body, Front};
+use crate::admission::{Entrance, upgrade};
+use crate::metrics::Handshake;
+use crate::outbox::wire::Stream;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// The largest request head, in bytes; beyond it hyper answers 431.
+const HEAD_MAX: usize = 16 * 1024;
+
+/// Serves the requests of one connection. `head_timeout` is what is left for the first head, and
+/// what every later one has.
+pub(super) async fn serve(front: Rc<Front>, stream: Stream, entrance: Rc<Entrance>, head_timeout: Duration) {
+    // The first request, or the lack of one, has an outcome; later ones where they come.
+    let owed = Rc::new(Cell::new(true));
+    let service = service_fn({
+        let (front, owed) = (front.clone(), owed.clone());
+        move |request| {
+            owed.set(true);
+            let (front, entrance, owed) = (front.clone(), entrance.clone(), owed.clone());
+            async move {
+                let answer = answer(front, entrance, request).await;
+                owed.set(false);
+                Ok::<_, Infallible>(answer)
+            }
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .max_buf_size(HEAD_MAX)
+        .serve_connection(TokioIo::new(Patient::new(stream)), service)
+        .with_upgrades();
+    let outcome = match connection.await {
+        Err(error) if error.is_timeout() => Handshake::HeadTimeout,
+        Err(error) if error.is_parse() => Handshake::Malformed,
+        Err(_) | Ok(()) => Handshake::Disconnected,
+    };
+    if owed.get() {
+        front.around.shard.metrics().handshake(outcome);
+    }
+}
+
+async fn answer(front: Rc<Front>, entrance: Rc<Entrance>, mut request: Request<Incoming>) -> Response<Body> {
+    let upgrade = hyper::upgrade::on(&mut request);
+    let (head, body) = request.into_parts();
+    match front.answer(&entrance, head, Body::Http1(body)).await {
+        Answer::Whole(response) => response,
+        Answer::Switch(switch) => accept(switch, upgrade),
+    }
+}
+
+/// The 101, and what becomes of the connection behind it.
+fn accept(switch: Switch, upgrade: OnUpgrade) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *response.headers_mut() = switch.headers;
+    if let Some(accept) = &switch.accept {
+        upgrade::switch(response.headers_mut(), accept);
+    }
+    let then = switch.then;
+    tokio::task::spawn_local(async move {
+        if let Some((stream, early)) = upgraded(upgrade).await {
+            then.begin(stream.into(), early).await;
+        }
+    });
+    response
+}
+
+/// The connection behind a 101, and what was read of it already.
+async fn upgraded(upgrade: OnUpgrade) -> Option<(Stream, Vec<u8>)> {
+    // The client has gone before the 101 was out.
+    let upgraded = upgrade.await.ok()?;
+    let parts = upgraded.downcast::<TokioIo<Patient<Stream>>>().ok()?;
+    // Copied: what `Bytes` turns into would keep the whole buffer of the head, also for no byte of it.
+    Some((parts.io.into_inner().into_inner(), parts.read_buf.to_vec()))
+}
