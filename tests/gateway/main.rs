@@ -5,8 +5,10 @@ mod support;
 
 mod admin_api;
 mod admission;
+mod chromium;
 mod closing;
 mod crowds;
+mod curl;
 mod descriptors;
 mod heads;
 mod limits;
@@ -18,6 +20,7 @@ mod peers;
 mod presence;
 mod proxy;
 mod proxy_headers;
+mod python_h2;
 mod rooms;
 mod rooms_auth;
 mod rooms_duplicates;

@@ -153,15 +153,20 @@ class Stream:
         assert self.next() == data, "what came back differs"
 
     def close(self, code, reason):
-        """The code that comes back; the stream has to end behind it, and in order."""
+        """The code that comes back, behind which the stream has to end."""
         self.send(CloseConnection(code=code, reason=reason))
         answer = self.next()
-        self.session.h2.end_stream(self.number)
-        self.session.flush()
+        self.end()
+        return answer.code
+
+    def end(self):
+        """Ends this side, unless it is told that no more is wanted (RFC 9113, section 8.1), and waits for the other."""
+        if self.reset is None:
+            self.session.h2.end_stream(self.number)
+            self.session.flush()
         while not self.ended and self.reset is None:
             self.session.pump()
-        assert self.ended, self.reset
-        return answer.code
+        assert self.ended and self.reset in (None, "NO_ERROR"), self.reset
 
 
 def connect(path=PATH):
@@ -211,6 +216,8 @@ def closed():
     if stream.headers[":status"] != "200":
         return {"status": int(stream.headers[":status"])}
     event = stream.next()
+    stream.send(event.response())
+    stream.end()
     return {"status": 200, "code": event.code, "reason": event.reason}
 
 
