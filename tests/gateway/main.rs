@@ -21,6 +21,7 @@ mod presence;
 mod proxy;
 mod proxy_headers;
 mod python_h2;
+mod requests;
 mod rooms;
 mod rooms_auth;
 mod rooms_duplicates;
