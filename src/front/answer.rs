@@ -9,7 +9,7 @@ use crate::metrics::{Handshake, Refused};
 use crate::outbox::wire::Wire;
 use crate::session::{self, Surroundings, Upgraded};
 use crate::shard::Shard;
-use crate::upstream::{Backend, Forward, Unopened};
+use crate::upstream::{Backend, Forward, Proxied, Unopened};
 use crate::ws::deflate;
 use hyper::header::{HeaderMap, HeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL};
 use hyper::http::request::Parts;
@@ -119,14 +119,14 @@ impl Front {
             protocols: Some(protocols.as_str()).filter(|p| !p.is_empty()),
             client_ip: origin.ip,
             forwarded_for: origin.chain.as_deref(),
-            peer_ip: origin.peer,
+            peer_ip: origin.peer(),
             proto: origin.proto,
             host: &origin.host,
             client_id: match &admitted.who {
                 Who::Client(identity, _) if !identity.is_anonymous() => Some(&identity.client),
                 Who::Client(..) | Who::Visitor => None,
             },
-            proxied: None,
+            proxied: origin.proxied().map(|ends| Proxied { source: ends.peer, destination: ends.local }),
         };
         self.upstreams.open(upstream, forward).await
     }
