@@ -8,8 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use wsgate::config::{
-    self, Address, Create, Duplicates, History, HookEvent, KeySource, OnExcess, OnReject, Permission, Service,
-    TokenSource, Transport,
+    self, Address, Create, Duplicates, FromUpstream, History, HookEvent, KeySource, OnExcess, OnReject, Permission,
+    Service, TokenSource, Transport,
 };
 
 const GOOD_MIN: usize = 7;
@@ -72,6 +72,24 @@ fn a_production_file_means_what_it_says() {
     assert_eq!(upstream.servers[2].transport, Transport::Tcp { host: "fd00::13".into(), port: 8765 });
     assert!(config.rooms.broadcast_to_all && !config.rooms.presence);
     assert_eq!(config.ip_limits.connections, Some(400));
+}
+
+#[test]
+fn limits_of_both_directions_mean_what_they_say() {
+    let config = parse(Path::new("tests/config/good/both_directions.toml")).unwrap_or_else(|faults| panic!("{faults}"));
+    let [own, inherited, rooms, echo] = [0, 1, 2, 3].map(|n| &config.routes[n].limits);
+    let written = FromUpstream {
+        max_message_size: 16 << 20,
+        messages_per_second: Some(100),
+        message_burst: 7,
+        bytes_per_second: Some(2 << 20),
+        on_excess: OnExcess::Pause,
+    };
+    assert_eq!((&inherited.from_upstream, inherited.max_inflated_size), (&written, 1 << 20));
+    let over = FromUpstream { messages_per_second: None, on_excess: OnExcess::Close, ..written };
+    assert_eq!((&own.from_upstream, own.max_inflated_size), (&over, u64::MAX));
+    let excess = [own, inherited, rooms, echo].map(|limits| limits.on_excess);
+    assert_eq!(excess, [OnExcess::Pause, OnExcess::Close, OnExcess::Pause, OnExcess::Close]);
 }
 
 #[test]
