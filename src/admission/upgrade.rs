@@ -40,6 +40,11 @@ impl Upgrade {
         if ![target, host].into_iter().flatten().all(is_host) {
             return Err(bad("the Host is no host"));
         }
+        if let (Some(target), Some(host)) = (target, host)
+            && !target.eq_ignore_ascii_case(host)
+        {
+            return Err(bad("the target and the Host name two hosts"));
+        }
         if head.method != Method::GET {
             return Err(Refusal::plain(StatusCode::METHOD_NOT_ALLOWED, Refused::Method, "only GET is served here"));
         }
