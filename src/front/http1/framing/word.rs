@@ -63,9 +63,9 @@ pub(super) enum Class {
     Token = 1,
     /// Of a field's value: visible, spaces, tabs, and what is not ASCII (section 5.5).
     Value = 2,
-    /// Of a path, but for `%`: visible ASCII without what must be escaped everywhere, and `?` and `#`.
+    /// Of a path, but for `%` and `?`. A backslash is a slash to some.
     Path = 4,
-    /// Of a query. Browsers leave more unescaped there than RFC 3986 allows; `#` would begin what no request has.
+    /// Of a query. Browsers leave more of it unescaped than RFC 3986 allows; `#` would begin what no request has.
     Query = 8,
     /// Of a host and port; neither a user's name nor an escape.
     Authority = 16,
@@ -86,7 +86,7 @@ static CLASSES: [u8; 256] = {
         }
         if visible && !matches!(value, b'"' | b'#' | b'<' | b'>') {
             classes[byte] |= Class::Query as u8;
-            if !matches!(value, b'%' | b'?') {
+            if !matches!(value, b'%' | b'?' | b'\\' | b'`') {
                 classes[byte] |= Class::Path as u8;
             }
         }
