@@ -53,7 +53,24 @@ impl Upgrade {
     /// Judges method, version and the headers of the handshake.
     pub fn read(auth: &Auth, head: &Parts) -> Result<Upgrade, Refusal> {
         let headers = &head.headers;
+<<<<<<< HEAD
         check(head)?;
+=======
+        let bad = |message| Refusal::plain(StatusCode::BAD_REQUEST, Refused::Malformed, message);
+        if ONCE.iter().any(|name| headers.get_all(name).iter().nth(1).is_some()) {
+            return Err(bad("a header stands twice"));
+        }
+        let target = head.uri.authority().map(|a| a.as_str());
+        let host = headers.get(HOST).map(|h| h.to_str().unwrap_or_default());
+        if ![target, host].into_iter().flatten().all(is_host) {
+            return Err(bad("the Host is no host"));
+        }
+        if let (Some(target), Some(host)) = (target, host)
+            && !target.eq_ignore_ascii_case(host)
+        {
+            return Err(bad("the target and the Host name two hosts"));
+        }
+>>>>>>> framing
         if head.method != Method::GET {
             return Err(Refusal::plain(StatusCode::METHOD_NOT_ALLOWED, Refused::Method, "only GET is served here"));
         }

@@ -35,6 +35,7 @@ mod rooms_slow;
 mod rooms_typing;
 mod running;
 mod smuggling;
+mod smuggling_corpus;
 mod stopping;
 mod tls;
 mod tokens;

@@ -5,6 +5,7 @@ pub mod client;
 pub mod config;
 pub mod gateway;
 pub mod origin;
+pub mod message;
 pub mod raw;
 pub mod tls;
 pub mod token;
