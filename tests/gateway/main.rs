@@ -9,6 +9,7 @@ mod closing;
 mod crowds;
 mod descriptors;
 mod heads;
+mod http2;
 mod limits;
 mod notify;
 mod observing;
