@@ -14,6 +14,7 @@ use crate::limits::{ClientPermit, Denied, IpPermit, Limiter, ProcessPermit, mete
 use crate::metrics::Refused;
 use crate::shard::Place;
 use arc_swap::ArcSwapOption;
+use hyper::Version;
 use hyper::http::request::Parts;
 use refusal::Refusal;
 use std::cell::Cell;
@@ -97,10 +98,12 @@ pub struct Admitted {
     pub permits: Permits,
 }
 
-/// The places that a session holds in the process, on its shard and among those of its address.
+/// The places that a session holds in the process, on its shard and among those of its address. Over HTTP/2, where a
+/// connection carries many, it has its own besides the connection's.
 pub struct Permits {
     _entrance: Rc<Entrance>,
     _ip: Option<IpPermit>,
+    _process: Option<ProcessPermit>,
 }
 
 /// Who a session belongs to.
@@ -160,6 +163,7 @@ impl Gate {
         if !origin::allowed(&route.origins, header) {
             return Err(refuse(Code::OriginNotAllowed, Refused::Origin));
         }
+        let (ip, process) = self.enter_stream(entrance, head, &origin, ip)?;
         let who = match self.identify(route, head) {
             Ok(Some(identity)) => self.place(route, identity),
             Ok(None) => Ok(Who::Visitor),
@@ -172,7 +176,7 @@ impl Gate {
             who,
             upgrade,
             origin,
-            permits: Permits { _entrance: entrance.clone(), _ip: ip },
+            permits: Permits { _entrance: entrance.clone(), _ip: ip, _process: process },
         }))
     }
 
@@ -193,6 +197,24 @@ impl Gate {
             self.limiter.handshake(ip).map_err(|denied| Refusal::denied(denied).last())?;
         }
         Ok(None)
+    }
+
+    /// A socket that is one of many on its connection is counted as if it had one of its own. `ip`: its place among the
+    /// connections of an address that a trusted proxy names.
+    fn enter_stream(
+        &self,
+        entrance: &Entrance,
+        head: &Parts,
+        origin: &forwarded::Client,
+        ip: Option<IpPermit>,
+    ) -> Result<(Option<IpPermit>, Option<ProcessPermit>), Refusal> {
+        if head.version != Version::HTTP_2 {
+            return Ok((ip, None));
+        }
+        let process = self.limiter.enter().map_err(Refusal::denied)?;
+        let own = origin.ip.filter(|_| !entrance.knock.trusted);
+        let own = own.map(|ip| self.limiter.enter_ip(ip)).transpose().map_err(Refusal::denied)?;
+        Ok((own.or(ip), Some(process)))
     }
 
     /// Who the request's token names; `None` where the first message must tell.

@@ -1,4 +1,5 @@
 //! Bodies of requests and answers, whatever they are made of.
+use super::http2::Received;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::Full;
@@ -13,6 +14,8 @@ pub enum Body {
     Full(Full<Bytes>),
     /// Of a client over HTTP/1.1, or of a backend.
     Http1(Incoming),
+    /// Of a client over HTTP/2.
+    Http2(Received),
 }
 
 /// Why a body broke off.
@@ -33,6 +36,7 @@ impl http_body::Body for Body {
         match self.get_mut() {
             Body::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Body::Http1(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Body::Http2(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -40,6 +44,7 @@ impl http_body::Body for Body {
         match self {
             Body::Full(body) => body.is_end_stream(),
             Body::Http1(body) => body.is_end_stream(),
+            Body::Http2(body) => body.is_end_stream(),
         }
     }
 
@@ -47,6 +52,7 @@ impl http_body::Body for Body {
         match self {
             Body::Full(body) => body.size_hint(),
             Body::Http1(body) => body.size_hint(),
+            Body::Http2(body) => body.size_hint(),
         }
     }
 }

@@ -2,8 +2,11 @@
 //! the bytes of a connection, and each of its streams is another's: a request's, then perhaps a session's.
 mod exchange;
 mod guard;
+mod received;
 mod request;
 mod send;
+
+pub use received::Received;
 
 use super::patient::Patient;
 use super::{Front, Opens};

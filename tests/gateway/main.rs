@@ -10,6 +10,8 @@ mod crowds;
 mod descriptors;
 mod heads;
 mod http2;
+mod http2_floods;
+mod http2_malformed;
 mod limits;
 mod notify;
 mod observing;

@@ -4,6 +4,7 @@ pub mod backend;
 pub mod client;
 pub mod config;
 pub mod gateway;
+pub mod h2raw;
 pub mod http2;
 pub mod raw;
 pub mod tls;

@@ -1,16 +1,21 @@
 //! One request over HTTP/2, and what becomes of its stream.
 use super::super::answer::{Answer, Switch};
 use super::super::{Body, Front};
+use super::received::Received;
 use super::request::{self, Unread};
 use super::send::{self, remove_hop};
 use crate::admission::Entrance;
 use crate::outbox::wire::{Http2, Wire};
 use bytes::Bytes;
-use h2::RecvStream;
 use h2::server::SendResponse;
-use hyper::{Method, Request, Response};
+use h2::{Reason, RecvStream};
+use hyper::header::EXPECT;
+use hyper::{Method, Request, Response, StatusCode};
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// Judges a request and answers it, unless the client takes it back. A stream that is granted an upgrade becomes a
 /// session's.
@@ -22,30 +27,42 @@ pub(super) async fn run(
 ) {
     let (head, from) = match request::read(request) {
         Ok(read) => read,
-        Err(Unread::Malformed) => return respond.send_reset(Unread::REASON),
+        Err(Unread::Malformed) => return respond.send_reset(Reason::PROTOCOL_ERROR),
         Err(Unread::Status(status)) => {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = status;
-            return send::whole(respond, response, false).await;
+            return send::send(respond, response, false).await;
         }
     };
     let is_head = head.method == Method::HEAD;
-    // What comes after a CONNECT is no body.
+    let mut expects = head.headers.get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let wanted = Arc::new(Notify::new());
     let (tunnel, body) = match head.method == Method::CONNECT {
+        // What follows is no body.
         true => (Some(from), Body::empty()),
-        false => (None, Body::empty()),
+        false => (None, Body::Http2(Received::new(&head, from, expects.then(|| wanted.clone())))),
     };
-    let answer = tokio::select! {
-        biased;
-        answer = front.answer(&entrance, head, body) => answer,
-        // The client has taken it back, or is gone.
-        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+    let mut answer = pin!(front.answer(&entrance, head, body));
+    let answer = loop {
+        tokio::select! {
+            biased;
+            answer = &mut answer => break answer,
+            // The client has taken it back, or is gone.
+            _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+            () = wanted.notified(), if expects => {
+                expects = false;
+                let mut go_on = Response::new(());
+                *go_on.status_mut() = StatusCode::CONTINUE;
+                // An error shows in what follows.
+                let _ = respond.send_informational(go_on);
+            }
+        }
     };
     match (answer, tunnel) {
-        (Answer::Whole(response), _) => send::whole(respond, response, is_head).await,
+        (Answer::Whole(response), _) => send::send(respond, response, is_head).await,
         (Answer::Switch(switch), Some(from)) => accept(switch, from, respond).await,
-        // Only a CONNECT is granted an upgrade.
-        (Answer::Switch(_), None) => respond.send_reset(h2::Reason::INTERNAL_ERROR),
+        // Admission grants an upgrade to CONNECT alone.
+        (Answer::Switch(_), None) => respond.send_reset(Reason::INTERNAL_ERROR),
     }
 }
 

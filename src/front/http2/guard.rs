@@ -23,7 +23,7 @@ const RESETS_BURST: u64 = 500;
 /// Settings are applied to every stream.
 const SETTINGS_COST: u64 = 10;
 /// For so many bytes that were sent, one WINDOW_UPDATE is free: a client may send two for each DATA frame.
-const BYTES_PER_UPDATE: u64 = 8;
+const BYTES_PER_UPDATE: u64 = 5;
 const EARNED_MAX: u64 = 4 << 20;
 /// How long, and how much, a peer is listened to whose connection was ended.
 const LINGER: Duration = Duration::from_secs(1);

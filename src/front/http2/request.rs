@@ -1,7 +1,7 @@
 //! Requests as they come by HTTP/2: what h2 lets pass although it is malformed (RFC 9113, section 8), and what is said
 //! otherwise than by HTTP/1.1.
+use h2::RecvStream;
 use h2::ext::Protocol;
-use h2::{Reason, RecvStream};
 use hyper::header::{COOKIE, HOST, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
@@ -15,11 +15,6 @@ pub(super) enum Unread {
     Malformed,
     /// A status.
     Status(StatusCode),
-}
-
-impl Unread {
-    /// The reason of the reset.
-    pub(super) const REASON: Reason = Reason::PROTOCOL_ERROR;
 }
 
 /// The head, with one `Cookie` as HTTP/1.1 has it, and the body.
