@@ -3,6 +3,7 @@ mod answer;
 mod body;
 mod http1;
 mod http2;
+mod pass;
 mod patient;
 
 pub use body::{Body, BodyError};
@@ -11,7 +12,7 @@ use crate::admission::Entrance;
 use crate::outbox::wire::Stream;
 use crate::session::Surroundings;
 use crate::tls::ALPN_HTTP2;
-use crate::upstream::Upstreams;
+use crate::upstream::{Lines, Upstreams};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ pub struct Front {
     pub around: Surroundings,
     /// The backends.
     pub upstreams: Arc<Upstreams>,
+    /// Connections to them that ordinary requests share.
+    pub lines: Rc<Lines>,
     /// Whether the gateway stops: nothing more is let in.
     pub draining: Arc<AtomicBool>,
     /// Requests that are being judged, or were let in and are no session yet.
