@@ -16,6 +16,7 @@ use crate::metrics::Refused;
 use crate::shard::Place;
 use arc_swap::ArcSwapOption;
 use forwarded::Ends;
+use hyper::Version;
 use hyper::http::request::Parts;
 use refusal::Refusal;
 use std::cell::Cell;
@@ -101,10 +102,12 @@ pub struct Admitted {
     pub permits: Permits,
 }
 
-/// The places that a session holds in the process, on its shard and among those of its address.
+/// The places that a session holds in the process, on its shard and among those of its address. Over HTTP/2, where a
+/// connection carries many, it has its own besides the connection's.
 pub struct Permits {
     _entrance: Rc<Entrance>,
     _ip: Option<IpPermit>,
+    _process: Option<ProcessPermit>,
 }
 
 /// Who a session belongs to.
@@ -174,7 +177,7 @@ impl Gate {
                 Ok(identity) => identity,
                 Err(refusal) => return Err(self.count_handshake(entrance, &origin).err().unwrap_or(refusal)),
             };
-            let permits = Permits { _entrance: entrance.clone(), _ip: ip };
+            let permits = Permits { _entrance: entrance.clone(), _ip: ip, _process: None };
             return Ok(Entered::Request(Passed { route: route.clone(), upstream, identity, origin, permits }));
         }
         let ip = self.enter_address(entrance, &origin)?;
@@ -183,6 +186,7 @@ impl Gate {
         let upgrade = Upgrade::read(&self.config.auth, head)?;
         let refuse = |code, reason| Refusal::closing(code, reason, route, &upgrade);
         judge_origin(route, head).map_err(|(code, reason)| refuse(code, reason))?;
+        let (ip, process) = self.enter_stream(entrance, head, &origin, ip)?;
         let who = match self.identify(route, &route.auth.sources, head) {
             Ok(Some(identity)) => self.place(route, identity),
             Ok(None) => Ok(Who::Visitor),
@@ -195,7 +199,7 @@ impl Gate {
             who,
             upgrade,
             origin,
-            permits: Permits { _entrance: entrance.clone(), _ip: ip },
+            permits: Permits { _entrance: entrance.clone(), _ip: ip, _process: process },
         }))
     }
 
@@ -246,6 +250,24 @@ impl Gate {
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// A socket that is one of many on its connection is counted as if it had one of its own. `ip`: its place among the
+    /// connections of an address that a trusted proxy names.
+    fn enter_stream(
+        &self,
+        entrance: &Entrance,
+        head: &Parts,
+        origin: &forwarded::Client,
+        ip: Option<IpPermit>,
+    ) -> Result<(Option<IpPermit>, Option<ProcessPermit>), Refusal> {
+        if head.version != Version::HTTP_2 {
+            return Ok((ip, None));
+        }
+        let process = self.limiter.enter().map_err(Refusal::denied)?;
+        let own = origin.ip.filter(|_| !entrance.knock.trusted);
+        let own = own.map(|ip| self.limiter.enter_ip(ip)).transpose().map_err(Refusal::denied)?;
+        Ok((own.or(ip), Some(process)))
     }
 
     /// Who the request's token names; `None` where the first message must tell.

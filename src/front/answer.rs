@@ -172,7 +172,7 @@ impl Front {
         opens: Opens,
     ) -> Answer {
         self.around.shard.metrics().handshake(Handshake::Accepted);
-        let accept = Some(admitted.upgrade.accept.clone());
+        let accept = admitted.upgrade.accept.clone();
         let (around, admitted) = (self.around.clone(), Box::new(admitted));
         Answer::Switch(Switch { headers, accept, then: Then::Session { around, admitted, deflate, backend, opens } })
     }

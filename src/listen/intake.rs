@@ -71,6 +71,7 @@ pub async fn run(front: Rc<Front>, sockets: Arc<Sockets>, mut jobs: Receiver<Job
             }
             Job::Drain(window) => {
                 let shard = &front.around.shard;
+                front.opening.stop();
                 shard.drain(window);
                 while shard.sessions() > 0 || !front.opening.is_empty() {
                     front.opening.emptied().await;

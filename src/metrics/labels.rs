@@ -81,6 +81,8 @@ labels! {
         Backend = "backend",
         /// The gateway is stopping.
         Draining = "draining",
+        /// An HTTP/2 connection whose frames brought nothing (GOAWAY with ENHANCE_YOUR_CALM).
+        Flood = "flood",
     }
 }
 

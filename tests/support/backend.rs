@@ -1,11 +1,6 @@
-<<<<<<< HEAD
 //! Programs nobody here wrote: servers and clients of npm and PyPI, curl, Chromium; and a backend that only
 //! records what it received.
-=======
-//! Programs nobody here wrote: servers and clients of npm `ws` and PyPI `websockets`, and a backend that
-//! only records what it received.
 use super::message::Message;
->>>>>>> framing
 use super::{DEADLINE, skip, within};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
