@@ -1,4 +1,5 @@
 //! Bodies of requests and answers, whatever they are made of.
+use super::http2::Received;
 use super::pass::Passing;
 pub use crate::upstream::BodyError;
 use bytes::Bytes;
@@ -14,6 +15,8 @@ pub enum Body {
     Full(Full<Bytes>),
     /// Of a client over HTTP/1.1, or of a backend that refuses an upgrade.
     Http1(Incoming),
+    /// Of a client over HTTP/2.
+    Http2(Received),
     /// A backend's answer to an ordinary request.
     Passed(Box<Passing>),
 }
@@ -33,6 +36,7 @@ impl http_body::Body for Body {
         match self.get_mut() {
             Body::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Body::Http1(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Body::Http2(body) => Pin::new(body).poll_frame(cx),
             Body::Passed(body) => Pin::new(&mut body.download).poll_frame(cx),
         }
     }
@@ -41,6 +45,7 @@ impl http_body::Body for Body {
         match self {
             Body::Full(body) => body.is_end_stream(),
             Body::Http1(body) => body.is_end_stream(),
+            Body::Http2(body) => body.is_end_stream(),
             Body::Passed(body) => body.download.is_end_stream(),
         }
     }
@@ -49,6 +54,7 @@ impl http_body::Body for Body {
         match self {
             Body::Full(body) => body.size_hint(),
             Body::Http1(body) => body.size_hint(),
+            Body::Http2(body) => body.size_hint(),
             Body::Passed(body) => body.download.size_hint(),
         }
     }
