@@ -16,7 +16,7 @@ use crate::rooms::desk::Desk;
 use crate::rooms::{self, Shared};
 use crate::store::{Store, StoreError};
 use crate::tls::{self, Tls};
-use crate::upstream::Upstreams;
+use crate::upstream::{self, Upstreams};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use thread::{Running, ShardParts};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -32,6 +32,8 @@ use tokio::time::timeout;
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// What sessions have beyond the drain's window, for their last Close.
 const GRACE: Duration = Duration::from_secs(5);
+/// Servers that may wait for the shards to be told of them; then checks wait.
+const LOST_SERVERS: usize = 64;
 
 /// The parts that the main thread keeps.
 struct Parts {
@@ -44,6 +46,7 @@ struct Parts {
     draining: Arc<AtomicBool>,
     lasting: Lasting,
     hook: Option<Arc<Hook>>,
+    upstreams: Arc<Upstreams>,
 }
 
 /// Runs the gateway until a signal ends it.
@@ -100,6 +103,9 @@ async fn serve(config: Arc<Config>, program: &str) -> Result<(), String> {
     if let Some(hook) = parts.hook.clone() {
         serving.spawn(hook.run());
     }
+    let (lost, servers) = mpsc::channel(LOST_SERVERS);
+    serving.spawn(parts.upstreams.clone().run(lost));
+    serving.spawn(lose(servers, intakes.clone()));
     if let Some(period) = watchdog_period() {
         let (health, notifier) = (parts.health.clone(), notifier.clone());
         serving.spawn(async move { notifier.watch(period, &health).await });
@@ -191,6 +197,7 @@ pub fn missing_files(config: &Config) -> Vec<String> {
     if !made && let Err(error) = token::Verifier::load(&config.auth) {
         missing.push(error.to_string());
     }
+    missing.extend(config.upstreams.iter().filter_map(|u| upstream::trust(u).err()).map(|error| error.to_string()));
     for listener in config.listeners.iter().filter(|l| !l.tls.is_empty()) {
         let made = listener.tls.iter().any(|c| c.generate && !c.certificate.exists() && !c.private_key.exists());
         if !made && let Err(error) = Tls::load(&listener.tls) {
@@ -251,6 +258,10 @@ impl Parts {
         let gate = Gate::new(config.clone(), limiter.clone(), lasting.bans.clone()).map_err(|e| e.to_string())?;
         let metrics = Metrics::new(config.server.shards);
         let hook = config.rooms.hook.as_ref().map(|hook| Hook::new(hook, metrics.clone())).transpose()?;
+        let upstreams = Upstreams::new(&config.upstreams);
+        if let Some(error) = upstreams.reload(&config.upstreams).first() {
+            return Err(error.to_string());
+        }
         let load = |l: &crate::config::Listener| match l.tls.as_slice() {
             [] => Ok(None),
             certificates => Tls::load(certificates).map(|tls| Some(Arc::new(tls))).map_err(|e| e.to_string()),
@@ -264,6 +275,7 @@ impl Parts {
             draining: Arc::default(),
             lasting,
             hook,
+            upstreams,
             config,
         })
     }
@@ -278,7 +290,6 @@ impl Parts {
             store: self.lasting.store.clone(),
         };
         let (shared, inboxes) = Shared::new(config.server.shards, made_of);
-        let upstreams = Upstreams::new(&config.upstreams);
         let timeouts = config.listeners.iter().map(|l| l.header_timeout);
         let acceptors = self.tls.iter().map(|t| t.as_deref().map(Tls::acceptor));
         let sockets = Arc::new(Sockets(acceptors.zip(timeouts).collect()));
@@ -289,7 +300,7 @@ impl Parts {
             metrics: self.metrics.clone(),
             health: self.health.clone(),
             draining: self.draining.clone(),
-            upstreams: upstreams.clone(),
+            upstreams: self.upstreams.clone(),
             sockets: sockets.clone(),
             shared: shared.clone(),
             inbox,
@@ -314,9 +325,12 @@ impl Parts {
     /// Reads certificates and keys again, on a thread of its own: no socket waits for a disk.
     async fn reload(&self) {
         let (gate, tls) = (self.gate.clone(), self.tls.iter().flatten().cloned().collect::<Vec<_>>());
+        let (config, upstreams) = (self.config.clone(), self.upstreams.clone());
         let reload = move || {
-            let certificates = tls.iter().map(|t| t.reload().map_err(|e| e.to_string()));
-            certificates.chain([gate.reload().map_err(|e| e.to_string())]).filter_map(Result::err).collect::<Vec<_>>()
+            let listeners = tls.iter().filter_map(|t| t.reload().err());
+            let servers = upstreams.reload(&config.upstreams);
+            let read = listeners.chain(servers).map(|e| e.to_string());
+            read.chain(gate.reload().err().map(|e| e.to_string())).collect::<Vec<_>>()
         };
         match tokio::task::spawn_blocking(reload).await {
             Ok(faults) if faults.is_empty() => tracing::info!("certificates and keys were read again"),
@@ -348,6 +362,15 @@ fn accept(acceptor: Arc<Acceptor>, bound: Vec<Bound>) -> JoinSet<()> {
         accepting.spawn(async move { acceptor.run(bound).await });
     }
     accepting
+}
+
+/// Tells every shard of servers whose sessions are to be closed.
+async fn lose(mut servers: mpsc::Receiver<u64>, shards: Vec<Intake>) {
+    while let Some(server) = servers.recv().await {
+        for shard in &shards {
+            shard.lose(server).await;
+        }
+    }
 }
 
 async fn sweep(limiter: Arc<Limiter>, bans: Arc<Bans>, rooms: Shared) {

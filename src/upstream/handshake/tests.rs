@@ -183,8 +183,8 @@ async fn servers_take_turns_and_stand_in_for_each_other() {
         [listeners[0].local_addr().unwrap().port(), closed_port().await, listeners[1].local_addr().unwrap().port()];
     let reply = format!("{GOOD}\r\n");
     let turns = upstreams(&ports, 1, false);
-    // The second server is down: its turn is taken by the third.
-    for listener in [0, 1, 1, 0] {
+    // The second server is down: its turn is taken by the third, whose own comes all the same, and then it is left alone.
+    for listener in [0, 1, 1, 1, 0, 1, 0] {
         let headers = HeaderMap::new();
         let open = turns.open(0, forward(&headers));
         let (backend, (_, head)) = futures_util::future::join(open, answer(&listeners[listener], &reply)).await;
