@@ -2,6 +2,7 @@
 mod answer;
 mod body;
 mod http1;
+mod pass;
 mod patient;
 
 pub use body::{Body, BodyError};
@@ -9,7 +10,7 @@ pub use body::{Body, BodyError};
 use crate::admission::Entrance;
 use crate::outbox::wire::Stream;
 use crate::session::Surroundings;
-use crate::upstream::Upstreams;
+use crate::upstream::{Lines, Upstreams};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ pub struct Front {
     pub around: Surroundings,
     /// The backends.
     pub upstreams: Arc<Upstreams>,
+    /// Connections to them that ordinary requests share.
+    pub lines: Rc<Lines>,
     /// Whether the gateway stops: nothing more is let in.
     pub draining: Arc<AtomicBool>,
     /// Requests that are being judged, or were let in and are no session yet.

@@ -14,6 +14,8 @@ pub struct Client {
     pub peer: Option<IpAddr>,
     /// The chain of addresses that a trusted proxy gave, as it came.
     pub chain: Option<String>,
+    /// The `Forwarded` that a trusted proxy gave, where it is what is believed.
+    pub forwarded: Option<String>,
     /// `https` or `http`.
     pub proto: &'static str,
     /// The host it asked for.
@@ -48,18 +50,18 @@ pub fn client(peer: Option<IpAddr>, secure: bool, trusted: bool, networks: &[IpN
     let proto = if secure { "https" } else { "http" };
     let own_host = head.uri.authority().map(|a| a.as_str()).or_else(|| text(&head.headers, HOST.as_str()));
     let host = own_host.unwrap_or_default().to_owned();
-    let direct = Client { ip: peer.map(|ip| ip.to_canonical()), peer, chain: None, proto, host };
+    let direct = Client { ip: peer.map(|ip| ip.to_canonical()), peer, chain: None, forwarded: None, proto, host };
     if !trusted {
         return direct;
     }
     let headers = &head.headers;
     let forwarded_for = joined(headers, "x-forwarded-for");
     let forwarded = joined(headers, FORWARDED.as_str()).filter(|_| forwarded_for.is_none());
-    let (chain, said_proto, said_host) = match forwarded {
+    let (chain, said_proto, said_host) = match &forwarded {
         Some(forwarded) => {
-            let chain: Vec<String> = parameters(&forwarded, "for").collect();
-            let proto = parameters(&forwarded, "proto").last();
-            (Some(chain.join(", ")), proto, parameters(&forwarded, "host").last())
+            let chain: Vec<String> = parameters(forwarded, "for").collect();
+            let proto = parameters(forwarded, "proto").last();
+            (Some(chain.join(", ")), proto, parameters(forwarded, "host").last())
         }
         None => {
             let last = |name| Some(joined(headers, name)?.rsplit(',').next()?.trim().to_owned());
@@ -80,6 +82,7 @@ pub fn client(peer: Option<IpAddr>, secure: bool, trusted: bool, networks: &[IpN
     Client {
         ip: ip.or(direct.ip),
         chain,
+        forwarded,
         proto: match said_proto.as_deref() {
             Some("https" | "wss") => "https",
             Some("http" | "ws") => "http",

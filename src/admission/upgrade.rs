@@ -27,23 +27,37 @@ pub struct Upgrade {
 /// Headers that decide something here and may stand in a request once.
 const ONCE: [HeaderName; 5] = [HOST, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, CONTENT_LENGTH];
 
+fn bad(message: &'static str) -> Refusal {
+    Refusal::plain(StatusCode::BAD_REQUEST, Refused::Malformed, message)
+}
+
+/// Whether a request asks for an upgrade to WebSocket; any other Upgrade is ignored (RFC 9110, section 7.8).
+pub fn is_asked(head: &Parts) -> bool {
+    lists(&head.headers, &UPGRADE, "websocket")
+}
+
+/// Judges what every request must have in order: one host, and no second value where one decides something.
+pub fn check(head: &Parts) -> Result<(), Refusal> {
+    if ONCE.iter().any(|name| head.headers.get_all(name).iter().nth(1).is_some()) {
+        return Err(bad("a header stands twice"));
+    }
+    let target = head.uri.authority().map(|a| a.as_str());
+    let host = head.headers.get(HOST).map(|h| h.to_str().unwrap_or_default());
+    if target.or(host).is_none() || ![target, host].into_iter().flatten().all(is_host) {
+        return Err(bad("the Host is no host"));
+    }
+    Ok(())
+}
+
 impl Upgrade {
     /// Judges method, version and the headers of the handshake.
     pub fn read(auth: &Auth, head: &Parts) -> Result<Upgrade, Refusal> {
         let headers = &head.headers;
-        let bad = |message| Refusal::plain(StatusCode::BAD_REQUEST, Refused::Malformed, message);
-        if ONCE.iter().any(|name| headers.get_all(name).iter().nth(1).is_some()) {
-            return Err(bad("a header stands twice"));
-        }
-        let target = head.uri.authority().map(|a| a.as_str());
-        let host = headers.get(HOST).map(|h| h.to_str().unwrap_or_default());
-        if ![target, host].into_iter().flatten().all(is_host) {
-            return Err(bad("the Host is no host"));
-        }
+        check(head)?;
         if head.method != Method::GET {
             return Err(Refusal::plain(StatusCode::METHOD_NOT_ALLOWED, Refused::Method, "only GET is served here"));
         }
-        if !lists(headers, &UPGRADE, "websocket") {
+        if !is_asked(head) {
             return Err(Refusal::plain(StatusCode::UPGRADE_REQUIRED, Refused::UpgradeRequired, "upgrade required"));
         }
         if head.version != Version::HTTP_11 || !headers.contains_key(HOST) {

@@ -27,6 +27,8 @@ labels! {
     pub enum Handshake {
         /// An upgrade was answered with 101 and a session began.
         Accepted = "accepted",
+        /// An ordinary request was let in, and passed on to a backend.
+        Passed = "passed",
         /// A check of admission said no; [`Refused`] counts the reason.
         Refused = "refused",
         /// TLS could not be agreed on, or what came was not TLS.

@@ -8,6 +8,7 @@ use crate::dial::{self, Address};
 use crate::outbox::wire::Stream;
 use arc_swap::ArcSwapOption;
 use hyper::StatusCode;
+use hyper::header::{HeaderValue, InvalidHeaderValue};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -233,6 +234,11 @@ impl Server {
         };
         let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
         if port == usual { host } else { format!("{host}:{port}") }
+    }
+
+    /// The Host of a request to it, where the client's was `asked`.
+    pub(super) fn host(&self, asked: &str) -> Result<HeaderValue, InvalidHeaderValue> {
+        if self.upstream.preserve_host { HeaderValue::from_str(asked) } else { HeaderValue::try_from(self.authority()) }
     }
 
     /// Connects, within `connect_timeout`: the first look-up of the name, the connect and TLS. What comes of it decides

@@ -4,6 +4,7 @@ pub mod backend;
 pub mod client;
 pub mod config;
 pub mod gateway;
+pub mod origin;
 pub mod raw;
 pub mod tls;
 pub mod token;
@@ -12,6 +13,7 @@ pub use backend::{Backend, Peer};
 pub use client::Client;
 pub use config::*;
 pub use gateway::Gateway;
+pub use origin::Origin;
 pub use raw::RawWs;
 pub use token::Token;
 

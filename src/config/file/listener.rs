@@ -9,9 +9,6 @@ use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// The longest path of a Unix socket, which the kernel's `sun_path` bounds.
-const UNIX_PATH_BYTES_MAX: usize = 107;
-
 /// The listeners, with the places of their addresses.
 pub(super) fn read(root: &Table, world: &World) -> Vec<(Listener, Option<Place>)> {
     let tables = root.tables("listener", "listener");
@@ -53,14 +50,9 @@ fn address(entry: &Entry, world: &World) -> Option<Address> {
         return None;
     }
     let Some(path) = text.strip_prefix("unix:") else { return addresses(entry, world).map(Address::Tcp) };
-    let path = world.folder.join(path);
-    let bytes = path.as_os_str().len();
-    if text == "unix:" || text.chars().any(char::is_control) || bytes > UNIX_PATH_BYTES_MAX {
-        let message = format!("the path of a Unix socket has 1 to {UNIX_PATH_BYTES_MAX} bytes");
-        entry.complain(Complaint::new(message).help("write it as in \"unix:/run/wsgate/http.sock\""));
-        return None;
-    }
-    Some(Address::Unix(path))
+    let path = host::unix_path(path, &world.folder);
+    let path = path.map_err(|complaint| complaint.help("write it as in \"unix:/run/wsgate/http.sock\""));
+    path.map_err(|complaint| entry.complain(complaint)).ok().map(Address::Unix)
 }
 
 /// `HOST:PORT`, resolved; port 0 leaves the choice to the system.

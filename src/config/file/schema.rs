@@ -4,7 +4,7 @@
 pub(super) struct Section {
     /// Its path, `NAME` standing for the name of an upstream; empty for the top level.
     pub name: &'static str,
-    /// Its keys; empty for a table whose keys are names (`[upstream]`).
+    /// Its keys; empty for a table whose keys are names (`[upstream]`, and the headers that one sets).
     pub keys: &'static [&'static str],
 }
 
@@ -122,6 +122,7 @@ pub(super) const SECTIONS: &[Section] = &[
         ],
     ),
     section("upstream.NAME.headers", &["set", "remove"]),
+    section("upstream.NAME.headers.set", &[]),
     section("upstream.NAME.health", &["path", "interval", "timeout", "rise", "fall"]),
     section(
         "rooms",

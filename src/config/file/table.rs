@@ -169,16 +169,6 @@ impl<'d> Table<'d> {
         }
     }
 
-    /// Refuses a number that is none of `accepted`.
-    pub fn only_number(&self, key: &'static str, accepted: &[u64]) {
-        if let Some(entry) = self.entry(key)
-            && entry.number::<u64>(0..=u64::MAX).is_some_and(|n| !accepted.contains(&n))
-        {
-            let accepted: Vec<String> = accepted.iter().map(u64::to_string).collect();
-            entry.refuse_other_than(accepted.join(" or "));
-        }
-    }
-
     /// Refuses a duration that is none of `accepted`.
     pub fn only_duration(&self, key: &'static str, accepted: &[Duration]) {
         if let Some(entry) = self.entry(key)
