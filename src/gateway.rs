@@ -1,5 +1,6 @@
 //! Builds the parts from the configuration, runs them, reloads, and drains: wiring only.
 mod banner;
+mod reload;
 mod thread;
 
 use crate::admin;
@@ -18,6 +19,7 @@ use crate::store::{Store, StoreError};
 use crate::tls::{self, Tls};
 use crate::upstream::{self, Upstreams};
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -38,6 +40,8 @@ const LOST_SERVERS: usize = 64;
 /// The parts that the main thread keeps.
 struct Parts {
     config: Arc<Config>,
+    /// The file that it was read from.
+    path: PathBuf,
     gate: Arc<Gate>,
     tls: Vec<Option<Arc<Tls>>>,
     limiter: Arc<Limiter>,
@@ -49,17 +53,17 @@ struct Parts {
     upstreams: Arc<Upstreams>,
 }
 
-/// Runs the gateway until a signal ends it.
+/// Runs the gateway until a signal ends it. `config` was read from `path`, which SIGHUP has read again.
 ///
 /// # Errors
 /// What kept it from starting, or that a shard has died, in words for the operator.
-pub fn run(config: Config, program: &str) -> Result<(), String> {
+pub fn run(config: Config, path: &Path, program: &str) -> Result<(), String> {
     raise_descriptor_limit(&config);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| format!("cannot start the runtime: {e}"))?;
-    let served = runtime.block_on(serve(Arc::new(config), program));
+    let served = runtime.block_on(serve(Arc::new(config), path, program));
     // A reload whose disk hangs must not hold up the end.
     runtime.shutdown_background();
     served
@@ -81,14 +85,14 @@ fn raise_descriptor_limit(config: &Config) {
     }
 }
 
-async fn serve(config: Arc<Config>, program: &str) -> Result<(), String> {
+async fn serve(config: Arc<Config>, path: &Path, program: &str) -> Result<(), String> {
     let mut signals = Signals::new().map_err(|e| format!("cannot take signals: {e}"))?;
     let notifier = Notifier::from_env();
     make_missing_files(&config)?;
     let bound = bind(&config)?;
     let admin = bind_admin(&config).await?;
     // After what fails most often: the store is closed again where anything fails, but opening it takes its time.
-    let parts = Parts::new(config.clone())?;
+    let parts = Parts::new(config.clone(), path)?;
     let (mut shards, intakes, shared) = parts.start_shards()?;
     let admin_state = parts.admin_state(Desk::new(shared.clone()));
     let acceptor = Arc::new(Acceptor::new(parts.gate.clone(), parts.metrics.clone(), intakes.clone()));
@@ -252,13 +256,15 @@ fn make_missing_files(config: &Config) -> Result<(), String> {
 }
 
 impl Parts {
-    fn new(config: Arc<Config>) -> Result<Parts, String> {
+    fn new(config: Arc<Config>, path: &Path) -> Result<Parts, String> {
         let limiter = Limiter::new(config.server.max_connections, config.ip_limits);
         let lasting = Lasting::open(&config).map_err(|e| e.to_string())?;
         let gate = Gate::new(config.clone(), limiter.clone(), lasting.bans.clone()).map_err(|e| e.to_string())?;
         let metrics = Metrics::new(config.server.shards);
         let hook = config.rooms.hook.as_ref().map(|hook| Hook::new(hook, metrics.clone())).transpose()?;
         let upstreams = Upstreams::new(&config.upstreams);
+        let levels = upstreams.clone();
+        metrics.read_servers(move || levels.server_levels());
         if let Some(error) = upstreams.reload(&config.upstreams).first() {
             return Err(error.to_string());
         }
@@ -277,6 +283,7 @@ impl Parts {
             hook,
             upstreams,
             config,
+            path: path.to_owned(),
         })
     }
 
@@ -319,24 +326,8 @@ impl Parts {
             self.health.clone(),
             desk,
             self.lasting.bans.clone(),
+            self.upstreams.clone(),
         )))
-    }
-
-    /// Reads certificates and keys again, on a thread of its own: no socket waits for a disk.
-    async fn reload(&self) {
-        let (gate, tls) = (self.gate.clone(), self.tls.iter().flatten().cloned().collect::<Vec<_>>());
-        let (config, upstreams) = (self.config.clone(), self.upstreams.clone());
-        let reload = move || {
-            let listeners = tls.iter().filter_map(|t| t.reload().err());
-            let servers = upstreams.reload(&config.upstreams);
-            let read = listeners.chain(servers).map(|e| e.to_string());
-            read.chain(gate.reload().err().map(|e| e.to_string())).collect::<Vec<_>>()
-        };
-        match tokio::task::spawn_blocking(reload).await {
-            Ok(faults) if faults.is_empty() => tracing::info!("certificates and keys were read again"),
-            Ok(faults) => faults.iter().for_each(|fault| tracing::error!(%fault, "the old ones stay")),
-            Err(_) => tracing::error!("reading certificates and keys again failed"),
-        }
     }
 }
 

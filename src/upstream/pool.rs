@@ -6,6 +6,7 @@ use super::names::{self, LookUp};
 use super::server::{Lease, Server, Source, Trust};
 use super::upkeep::Upkeep;
 use crate::config::{self, Balance, Transport};
+use crate::metrics::ServerLevels;
 use crate::tls::{self, LoadError};
 use hyper::StatusCode;
 use std::net::IpAddr;
@@ -116,17 +117,17 @@ impl Upstreams {
     }
 
     /// Takes what the configuration says now of each upstream that was there at the start, and reads its TLS files
-    /// again. Servers that were there keep their sessions and how they do; sessions of those that are gone stay.
+    /// again, also where the configuration says nothing. Servers that were there keep their sessions and how they do; sessions of those that are gone stay.
     /// Reads files: not to be called on a shard's thread.
     ///
     /// # Errors
     /// The upstreams that stay as they were, and why.
     pub fn reload(&self, configured: &[Arc<config::Upstream>]) -> Vec<LoadError> {
-        let faults = self.pools.iter().filter_map(|pool| {
-            let now = configured.iter().find(|upstream| upstream.name == pool.name)?;
-            pool.replace(now).err()
-        });
-        let faults = faults.collect();
+        let replace = |pool: &Pool| {
+            let now = configured.iter().find(|upstream| upstream.name == pool.name);
+            pool.replace(now.unwrap_or(&pool.configured())).err()
+        };
+        let faults = self.pools.iter().filter_map(replace).collect();
         self.changed.notify_one();
         faults
     }
@@ -142,7 +143,22 @@ impl Upstreams {
     /// # Panics
     /// Where there is no such upstream.
     pub fn configured(&self, upstream: usize) -> Arc<config::Upstream> {
-        self.pools[upstream].listed().configured.clone()
+        self.pools[upstream].configured()
+    }
+
+    /// The same as metrics have it.
+    pub fn server_levels(&self) -> Vec<ServerLevels> {
+        let levels = |(upstream, servers): (String, Vec<Level>)| {
+            servers.into_iter().map(move |level| ServerLevels {
+                upstream: upstream.clone(),
+                healthy: level.is_healthy(),
+                server: level.url,
+                used: level.used,
+                connect_failures: level.connect_failures,
+                ejections: level.ejections,
+            })
+        };
+        self.levels().into_iter().flat_map(levels).collect()
     }
 
     /// How the servers of each upstream do, with its name.
@@ -205,6 +221,10 @@ impl Pool {
 
     fn listed(&self) -> MutexGuard<'_, Listed> {
         self.listed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn configured(&self) -> Arc<config::Upstream> {
+        self.listed().configured.clone()
     }
 
     fn replace(&self, configured: &Arc<config::Upstream>) -> Result<(), LoadError> {

@@ -306,7 +306,7 @@ impl Server {
         }
     }
 
-    fn unreachable(&self, why: &Why) {
+    pub(super) fn unreachable(&self, why: &Why) {
         self.source.connect_failures.fetch_add(1, Relaxed);
         if let Place::Named(name) = &self.source.place {
             name.doubt();
