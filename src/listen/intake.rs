@@ -6,6 +6,7 @@ use crate::admission::forwarded::Ends;
 use crate::front::{self, Front};
 use crate::metrics::Handshake;
 use crate::outbox::wire::{Socket, Stream};
+use crate::session;
 use crate::shard::{Load, LoadPermit, Place};
 use std::io::ErrorKind;
 use std::rc::Rc;
@@ -28,6 +29,8 @@ const GONE: [ErrorKind; 3] = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionRes
 pub enum Job {
     /// A connection, and its share of the load.
     Arrival(Arrival, LoadPermit),
+    /// Checks find this server unhealthy: its sessions are to be closed.
+    Lost(u64),
     /// The gateway stops: close every session within this window, then end.
     Drain(Duration),
 }
@@ -55,6 +58,11 @@ impl Intake {
         let _ = self.jobs.send(Job::Arrival(arrival, self.load.add())).await;
     }
 
+    /// Tells the shard to close its sessions with the server of this number.
+    pub async fn lose(&self, server: u64) {
+        let _ = self.jobs.send(Job::Lost(server)).await;
+    }
+
     /// Tells the shard to close its sessions and end.
     pub async fn drain(&self, window: Duration) {
         let _ = self.jobs.send(Job::Drain(window)).await;
@@ -69,6 +77,7 @@ pub async fn run(front: Rc<Front>, sockets: Arc<Sockets>, mut jobs: Receiver<Job
                 let place = Place::new(front.around.shard.clone(), permit);
                 tokio::task::spawn_local(connection(front.clone(), sockets.clone(), arrival, place));
             }
+            Job::Lost(server) => session::lose(&front.around.shard, server),
             Job::Drain(window) => {
                 let shard = &front.around.shard;
                 front.opening.stop();
