@@ -200,6 +200,11 @@ pub(super) fn meant(key: &str, section: &Section) -> Option<String> {
             return Some(format!("a route cannot set it for itself: it holds for all routes, in {}", whole.header()));
         }
     }
+    if section.name.ends_with("limits.from_upstream") && Section::named("limits").key(key).is_some() {
+        let help =
+            "what a backend sends is held to sizes and rates; this one is of the client, or of its socket as a whole";
+        return Some(help.to_owned());
+    }
     let lower = key.to_lowercase().replace('-', "_");
     let close = closest(&lower, &section.names());
     if let Some(close) = close.filter(|c| strsim::damerau_levenshtein(&lower, c) <= 1) {
