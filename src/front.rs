@@ -2,6 +2,7 @@
 mod answer;
 mod body;
 mod http1;
+mod http2;
 mod leftover;
 mod pass;
 mod patient;
@@ -11,6 +12,7 @@ pub use body::{Body, BodyError};
 use crate::admission::Entrance;
 use crate::outbox::wire::Stream;
 use crate::session::Surroundings;
+use crate::tls::ALPN_HTTP2;
 use crate::upstream::{Lines, Upstreams};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -91,8 +93,11 @@ impl Drop for Opens {
     }
 }
 
-/// Serves the requests of one connection. `head_timeout` is what is left for the first head, and
-/// what every later one has.
+/// Serves the requests of one connection, in the version of HTTP that TLS has agreed on. `head_timeout` is what is left
+/// for the first head, and what every later one has.
 pub async fn serve(front: Rc<Front>, stream: Stream, entrance: Rc<Entrance>, head_timeout: Duration) {
-    http1::serve(front, stream, entrance, head_timeout).await;
+    match stream.alpn() {
+        Some(ALPN_HTTP2) => http2::serve(front, stream, entrance, head_timeout).await,
+        _ => http1::serve(front, stream, entrance, head_timeout).await,
+    }
 }

@@ -31,6 +31,8 @@ labels! {
         Passed = "passed",
         /// A check of admission said no; [`Refused`] counts the reason.
         Refused = "refused",
+        /// No PROXY header came, or not in time.
+        ProxyHeader = "proxy_header",
         /// TLS could not be agreed on, or what came was not TLS.
         TlsFailed = "tls_failed",
         /// The TLS handshake was not done within `header_timeout`.
@@ -79,6 +81,8 @@ labels! {
         Backend = "backend",
         /// The gateway is stopping.
         Draining = "draining",
+        /// An HTTP/2 connection whose frames brought nothing (GOAWAY with ENHANCE_YOUR_CALM).
+        Flood = "flood",
     }
 }
 
