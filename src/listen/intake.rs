@@ -19,6 +19,9 @@ use tokio_rustls::TlsAcceptor;
 /// Arrivals that may wait for one shard; then accepting pauses.
 const QUEUE: usize = 1024;
 
+/// How long after the window ordinary requests may still run. Then they are cut off: a stream of events has no other end.
+const PAST_WINDOW: Duration = Duration::from_secs(1);
+
 /// How long a PROXY header may take, within `header_timeout`: a proxy sends it at once.
 const PROXY_HEADER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -82,8 +85,9 @@ pub async fn run(front: Rc<Front>, sockets: Arc<Sockets>, mut jobs: Receiver<Job
                 let shard = &front.around.shard;
                 front.opening.stop();
                 shard.drain(window);
-                while shard.sessions() > 0 || !front.opening.is_empty() {
-                    front.opening.emptied().await;
+                let deadline = Instant::now() + window + PAST_WINDOW;
+                while shard.sessions() > 0 || (!front.opening.is_empty() && Instant::now() < deadline) {
+                    let _ = timeout_at(deadline, front.opening.emptied()).await;
                     shard.emptied().await;
                 }
                 return;
