@@ -5,7 +5,7 @@ mod thread;
 use crate::admin;
 use crate::admission::{Gate, token};
 use crate::bans::Bans;
-use crate::config::{Config, KeySource};
+use crate::config::{Config, KeySource, Listener};
 use crate::health::{Health, STALE_AFTER};
 use crate::hook::Hook;
 use crate::limits::Limiter;
@@ -15,7 +15,7 @@ use crate::notify::{Notifier, watchdog_period};
 use crate::rooms::desk::Desk;
 use crate::rooms::{self, Shared};
 use crate::store::{Store, StoreError};
-use crate::tls::{self, Tls};
+use crate::tls::{self, LoadError, Tls};
 use crate::upstream::Upstreams;
 use std::io;
 use std::sync::Arc;
@@ -193,11 +193,19 @@ pub fn missing_files(config: &Config) -> Vec<String> {
     }
     for listener in config.listeners.iter().filter(|l| !l.tls.is_empty()) {
         let made = listener.tls.iter().any(|c| c.generate && !c.certificate.exists() && !c.private_key.exists());
-        if !made && let Err(error) = Tls::load(&listener.tls) {
+        if !made && let Err(error) = load_tls(listener) {
             missing.push(error.to_string());
         }
     }
     missing
+}
+
+/// `None` for a listener of plain HTTP.
+fn load_tls(listener: &Listener) -> Result<Option<Tls>, LoadError> {
+    if listener.tls.is_empty() {
+        return Ok(None);
+    }
+    Tls::load_with(&listener.tls, &[tls::ALPN_HTTP1], listener.client_ca.as_deref()).map(Some)
 }
 
 /// Signals that people and service managers send.
@@ -251,10 +259,7 @@ impl Parts {
         let gate = Gate::new(config.clone(), limiter.clone(), lasting.bans.clone()).map_err(|e| e.to_string())?;
         let metrics = Metrics::new(config.server.shards);
         let hook = config.rooms.hook.as_ref().map(|hook| Hook::new(hook, metrics.clone())).transpose()?;
-        let load = |l: &crate::config::Listener| match l.tls.as_slice() {
-            [] => Ok(None),
-            certificates => Tls::load(certificates).map(|tls| Some(Arc::new(tls))).map_err(|e| e.to_string()),
-        };
+        let load = |listener| load_tls(listener).map(|tls| tls.map(Arc::new)).map_err(|e| e.to_string());
         Ok(Parts {
             tls: config.listeners.iter().map(load).collect::<Result<_, _>>()?,
             gate: Arc::new(gate),
@@ -280,8 +285,7 @@ impl Parts {
         let (shared, inboxes) = Shared::new(config.server.shards, made_of);
         let upstreams = Upstreams::new(&config.upstreams);
         let timeouts = config.listeners.iter().map(|l| l.header_timeout);
-        let acceptors = self.tls.iter().map(|t| t.as_deref().map(Tls::acceptor));
-        let sockets = Arc::new(Sockets(acceptors.zip(timeouts).collect()));
+        let sockets = Arc::new(Sockets(self.tls.iter().cloned().zip(timeouts).collect()));
         let ending = Arc::new(Barrier::new(config.server.shards));
         let parts = inboxes.into_iter().enumerate().map(|(index, inbox)| ShardParts {
             index,

@@ -10,6 +10,7 @@ mod crowds;
 mod descriptors;
 mod heads;
 mod limits;
+mod mutual_tls;
 mod notify;
 mod observing;
 mod older_client;
