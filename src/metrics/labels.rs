@@ -27,8 +27,12 @@ labels! {
     pub enum Handshake {
         /// An upgrade was answered with 101 and a session began.
         Accepted = "accepted",
+        /// An ordinary request was let in, and passed on to a backend.
+        Passed = "passed",
         /// A check of admission said no; [`Refused`] counts the reason.
         Refused = "refused",
+        /// No PROXY header came, or not in time.
+        ProxyHeader = "proxy_header",
         /// TLS could not be agreed on, or what came was not TLS.
         TlsFailed = "tls_failed",
         /// The TLS handshake was not done within `header_timeout`.
@@ -77,6 +81,8 @@ labels! {
         Backend = "backend",
         /// The gateway is stopping.
         Draining = "draining",
+        /// An HTTP/2 connection whose frames brought nothing (GOAWAY with ENHANCE_YOUR_CALM).
+        Flood = "flood",
     }
 }
 

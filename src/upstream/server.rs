@@ -3,6 +3,7 @@ use crate::config::{self, Transport};
 use crate::dial::{self, Address};
 use crate::outbox::wire::Stream;
 use hyper::StatusCode;
+use hyper::header::{HeaderValue, InvalidHeaderValue};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -69,6 +70,11 @@ impl Server {
         };
         let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
         if port == usual { host } else { format!("{host}:{port}") }
+    }
+
+    /// The Host of a request to it, where the client's was `asked`.
+    pub(super) fn host(&self, asked: &str) -> Result<HeaderValue, InvalidHeaderValue> {
+        if self.upstream.preserve_host { HeaderValue::from_str(asked) } else { HeaderValue::try_from(self.authority()) }
     }
 
     /// Connects, within `connect_timeout`.

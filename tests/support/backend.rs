@@ -1,5 +1,5 @@
-//! Programs nobody here wrote: servers and clients of npm `ws` and PyPI `websockets`, and a backend that
-//! only records what it received.
+//! Programs nobody here wrote: servers and clients of npm and PyPI, curl, Chromium; and a backend that only
+//! records what it received.
 use super::message::Message;
 use super::{DEADLINE, skip, within};
 use serde_json::Value;
@@ -13,9 +13,9 @@ use tokio::process::{Child, ChildStdout, Command};
 /// A kind of program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
-    /// npm `ws`.
+    /// npm `ws` and `playwright-core`.
     Node,
-    /// PyPI `websockets`.
+    /// PyPI `websockets`, `h2` and `wsproto`.
     Python,
 }
 
@@ -43,13 +43,29 @@ impl Peer {
 
     /// Runs `tests/peers/client` with a scenario against this URL and gives what it reports.
     pub async fn client(self, url: &str, scenario: &str, environment: &[(&str, &str)]) -> Option<Value> {
-        let mut command = self.command("client")?;
-        command.args([url, scenario]).envs(environment.iter().copied()).stderr(Stdio::piped());
+        self.run("client", &[url, scenario], environment).await
+    }
+
+    /// Runs `tests/peers/NAME` to its end and gives the line of JSON that it prints last.
+    pub async fn run(self, name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Option<Value> {
+        let mut command = self.command(name)?;
+        command.args(arguments).envs(environment.iter().copied()).stderr(Stdio::piped());
         let output = within(command.output()).await.unwrap();
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{self:?} {scenario}: {}\n{out}\n{err}", output.status);
+        assert!(output.status.success(), "{name} {arguments:?} ({self:?}): {}\n{out}\n{err}", output.status);
         Some(serde_json::from_str(out.lines().last().unwrap_or_default()).unwrap_or_else(|e| panic!("{e}: {out}")))
     }
+}
+
+/// Where this program of the machine's is, which `tests/run` installs; `None` (and a plain line) where it is missing.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
+    let found = folders.map(|folder: PathBuf| folder.join(name)).find(|file| file.is_file());
+    if found.is_none() {
+        skip(&format!("{name} is not installed"));
+    }
+    found
 }
 
 /// A real WebSocket server behind the gateway. What it sees it tells line by line, as JSON:
@@ -63,7 +79,16 @@ pub struct Backend {
 impl Backend {
     /// An echo server of this kind on a free port; `None` where its environment is missing.
     pub async fn start(peer: Peer) -> Option<Backend> {
-        let mut child = peer.command("echo")?.spawn().unwrap();
+        Backend::run(peer, "echo").await
+    }
+
+    /// The application `tests/peers/httpd.mjs`: ordinary requests and WebSockets, on a free port.
+    pub async fn httpd() -> Option<Backend> {
+        Backend::run(Peer::Node, "httpd").await
+    }
+
+    async fn run(peer: Peer, name: &str) -> Option<Backend> {
+        let mut child = peer.command(name)?.spawn().unwrap();
         let mut events = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = within(events.next_line()).await.unwrap().expect("the backend ended");
         let first: Value = serde_json::from_str(&first).unwrap();
