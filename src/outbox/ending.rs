@@ -72,6 +72,15 @@ pub async fn linger(peer: &RefCell<Peer>, scratch: &RefCell<Vec<u8>>, mut awaits
         }
     });
     let _ = timeout(LINGER, ending).await;
+    // Who has not answered in time is told the end all the same.
+    poll_fn(|cx| {
+        let mut peer = peer.borrow_mut();
+        if !down && matches!(peer.poll_flush(cx), Poll::Ready(Flush::Done)) {
+            let _ = peer.poll_shutdown(cx);
+        }
+        Poll::Ready(())
+    })
+    .await;
 }
 
 /// Whether a masked Close with this code is the last of these bytes. What comes before it is not followed, so that other
