@@ -12,7 +12,7 @@ use super::patient::Patient;
 use super::{Front, Opens};
 use crate::admission::Entrance;
 use crate::metrics::{Handshake, Refused};
-use crate::outbox::wire::{STREAM_BACKLOG, Stream};
+use crate::outbox::wire::STREAM_BACKLOG;
 use bytes::Bytes;
 use guard::Guard;
 use h2::Reason;
@@ -46,7 +46,10 @@ const LEAVE: Duration = Duration::from_secs(1);
 
 /// Serves the requests of one connection. The first SETTINGS, and every header block, must be there within
 /// `head_timeout`.
-pub(super) async fn serve(front: Rc<Front>, stream: Stream, entrance: Rc<Entrance>, head_timeout: Duration) {
+pub(super) async fn serve<S>(front: Rc<Front>, stream: S, entrance: Rc<Entrance>, head_timeout: Duration)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let (guard, flooded) = Guard::new(Patient::new(stream), head_timeout);
     let connection = match timeout(head_timeout, settings().handshake(guard)).await {
         Ok(Ok(connection)) => connection,
@@ -171,3 +174,6 @@ fn outcome(error: &h2::Error) -> Handshake {
         None => Handshake::Disconnected,
     }
 }
+
+#[cfg(test)]
+mod tests;
