@@ -15,6 +15,7 @@ use crate::limits::{ClientPermit, Denied, IpPermit, Limiter, ProcessPermit, mete
 use crate::metrics::Refused;
 use crate::shard::Place;
 use arc_swap::ArcSwapOption;
+use forwarded::Ends;
 use hyper::Version;
 use hyper::http::request::Parts;
 use refusal::Refusal;
@@ -37,7 +38,7 @@ pub struct Gate {
 
 /// A connection that was let in as far as its address goes: its permits.
 pub struct Knock {
-    peer: Option<IpAddr>,
+    ends: Option<Ends>,
     listener: usize,
     secure: bool,
     /// Whether the peer is a proxy whose word on the client is taken.
@@ -136,17 +137,28 @@ impl Gate {
         &self.config
     }
 
-    /// A connection came: its place in the process, its place among those of its address, and its
-    /// handshake. For a trusted proxy the last two are the client's, once a request names it.
-    pub fn knock(&self, peer: Option<IpAddr>, listener: usize) -> Result<Knock, Denied> {
+    /// A connection came: its place in the process.
+    ///
+    /// # Errors
+    /// [`Denied::ProcessFull`].
+    pub fn enter(&self) -> Result<ProcessPermit, Denied> {
+        self.limiter.enter()
+    }
+
+    /// Both ends of a connection are known, or will not be: its place among those of its address, and its handshake.
+    /// For a trusted proxy these are the client's, once a request names it.
+    ///
+    /// # Errors
+    /// [`Denied::IpConnections`], [`Denied::HandshakeRate`].
+    pub fn knock(&self, process: ProcessPermit, ends: Option<Ends>, listener: usize) -> Result<Knock, Denied> {
         let listens: &Listener = &self.config.listeners[listener];
+        let peer = ends.map(|ends| ends.peer.ip());
         let trusted = forwarded::is_trusted(peer, &listens.trusted_proxies);
-        let process = self.limiter.enter()?;
         let by_address = peer.filter(|_| !trusted);
         let ip = by_address.map(|ip| self.limiter.enter_ip(ip)).transpose()?;
         by_address.map_or(Ok(()), |ip| self.limiter.handshake(ip))?;
         let secure = !listens.tls.is_empty();
-        Ok(Knock { peer, listener, secure, trusted, _process: process, _ip: ip })
+        Ok(Knock { ends, listener, secure, trusted, _process: process, _ip: ip })
     }
 
     /// Judges a request: permits of the address, handshake rate, route, method and upgrade, Origin,
@@ -155,9 +167,9 @@ impl Gate {
     /// # Errors
     /// [`Refusal`].
     pub async fn admit(&self, entrance: &Rc<Entrance>, head: &Parts) -> Result<Entered, Refusal> {
-        let Knock { peer, listener, secure, trusted, .. } = entrance.knock;
+        let Knock { ends, listener, secure, trusted, .. } = entrance.knock;
         let networks = &self.config.listeners[listener].trusted_proxies;
-        let origin = forwarded::client(peer, secure, trusted, networks, head);
+        let origin = forwarded::client(ends, secure, trusted, networks, head);
         let route = route::find(&self.config.routes, &origin.host, head.uri.path());
         if let Some((route, upstream)) = route.and_then(|route| Some((route, ordinary(route, head)?))) {
             let ip = self.enter_address(entrance, &origin)?;

@@ -52,6 +52,11 @@ pub fn check(head: &Parts) -> Result<(), Refusal> {
     if target.or(host).is_none() || ![target, host].into_iter().flatten().all(is_host) {
         return Err(bad("the Host is no host"));
     }
+    if let (Some(target), Some(host)) = (target, host)
+        && !target.eq_ignore_ascii_case(host)
+    {
+        return Err(bad("the target and the Host name two hosts"));
+    }
     Ok(())
 }
 

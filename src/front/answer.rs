@@ -11,7 +11,7 @@ use crate::metrics::{Handshake, Refused};
 use crate::outbox::wire::Wire;
 use crate::session::{self, Surroundings, Upgraded};
 use crate::shard::Shard;
-use crate::upstream::{Backend, Forward, Unopened};
+use crate::upstream::{Backend, Forward, Proxied, Unopened};
 use crate::ws::deflate;
 use hyper::header::{HeaderMap, HeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL};
 use hyper::http::request::Parts;
@@ -215,10 +215,10 @@ pub(super) fn describe<'a>(
         version: head.version,
         forwarded_for: origin.chain.as_deref(),
         forwarded: origin.forwarded.as_deref(),
-        peer_ip: origin.peer,
+        peer_ip: origin.peer(),
         proto: origin.proto,
         host: &origin.host,
         client_id: identity.filter(|identity| !identity.is_anonymous()).map(|identity| &*identity.client),
-        proxied: None,
+        proxied: origin.proxied().map(|ends| Proxied { source: ends.peer, destination: ends.local }),
     }
 }

@@ -31,6 +31,8 @@ labels! {
         Passed = "passed",
         /// A check of admission said no; [`Refused`] counts the reason.
         Refused = "refused",
+        /// No PROXY header came, or not in time.
+        ProxyHeader = "proxy_header",
         /// TLS could not be agreed on, or what came was not TLS.
         TlsFailed = "tls_failed",
         /// The TLS handshake was not done within `header_timeout`.

@@ -1,5 +1,6 @@
 //! Programs nobody here wrote: servers and clients of npm and PyPI, curl, Chromium; and a backend that only
 //! records what it received.
+use super::message::Message;
 use super::{DEADLINE, skip, within};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -121,10 +122,14 @@ pub struct Recorder {
 
 type Received = Arc<Mutex<Vec<Vec<u8>>>>;
 
+/// What is answered to a request of this head.
+type Answers = Arc<dyn Fn(&str) -> Vec<u8> + Send + Sync>;
+
 impl Recorder {
-    /// Answers the first request head of every connection with what `answer` makes of it, and goes on
+    /// Answers every request of a connection with what `answer` makes of its head, up to a 101, and goes on
     /// recording.
-    pub async fn start(answer: fn(&str) -> Vec<u8>) -> Recorder {
+    pub async fn start(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Recorder {
+        let answer: Answers = Arc::new(answer);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let received = Received::default();
@@ -136,7 +141,7 @@ impl Recorder {
                     all.push(Vec::new());
                     all.len() - 1
                 };
-                tokio::spawn(record(stream, answer, all.clone(), number));
+                tokio::spawn(record(stream, answer.clone(), all.clone(), number));
             }
         });
         Recorder { port, received, task }
@@ -171,19 +176,18 @@ pub fn switch(head: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-async fn record(mut stream: TcpStream, answer: fn(&str) -> Vec<u8>, all: Received, number: usize) {
+async fn record(mut stream: TcpStream, answer: Answers, all: Received, number: usize) {
     let mut chunk = [0; 4096];
-    let mut answered = false;
+    let (mut answered, mut switched) = (0, false);
     while let Ok(Ok(n @ 1..)) = tokio::time::timeout(DEADLINE, stream.read(&mut chunk)).await {
-        let head = {
-            let received = &mut all.lock().unwrap()[number];
-            received.extend_from_slice(&chunk[..n]);
-            let end = received.windows(4).position(|w| w == b"\r\n\r\n");
-            end.map(|end| String::from_utf8_lossy(&received[..end]).into_owned())
-        };
-        if let (Some(head), false) = (head, answered) {
-            answered = true;
-            if stream.write_all(&answer(&head)).await.is_err() {
+        all.lock().unwrap()[number].extend_from_slice(&chunk[..n]);
+        while !switched {
+            let whole = Message::first_of(&all.lock().unwrap()[number][answered..]);
+            let Some((message, length)) = whole else { break };
+            answered += length;
+            let answer = answer(&message.head);
+            switched = answer.starts_with(b"HTTP/1.1 101");
+            if stream.write_all(&answer).await.is_err() {
                 return;
             }
         }

@@ -28,6 +28,8 @@ const LIMITS: &[&str] = &[
     "compression",
 ];
 
+const FROM_UPSTREAM: &str = "limits.from_upstream";
+
 /// Every table, the top level first.
 pub(super) const SECTIONS: &[Section] = &[
     section("", &["server", "listener", "origins", "auth", "limits", "route", "upstream", "rooms", "cluster", "admin"]),
@@ -80,7 +82,10 @@ pub(super) const SECTIONS: &[Section] = &[
             "compression",
         ],
     ),
-    section("limits.from_upstream", LIMITS),
+    section(
+        FROM_UPSTREAM,
+        &["max_message_size", "messages_per_second", "message_burst", "bytes_per_second", "on_excess"],
+    ),
     section(
         "route",
         &[
@@ -183,6 +188,11 @@ pub(super) fn meant(key: &str, section: &Section) -> Option<String> {
         if whole.keys.contains(&key) {
             return Some(format!("a route cannot set it for itself: it holds for all routes, in {}", whole.header()));
         }
+    }
+    if section.name == FROM_UPSTREAM && Section::named("limits").keys.contains(&key) {
+        let help =
+            "what a backend sends is held to sizes and rates; this one is of the client, or of its socket as a whole";
+        return Some(help.to_owned());
     }
     let lower = key.to_lowercase().replace('-', "_");
     let close = closest(&lower, section.keys);

@@ -44,7 +44,7 @@ fn link(client: Wire, backend: Wire, limits: &Limits, rsv: Rsv) -> Link {
     let permit = limiter.enter_client(0, &"alice".into(), None).ok().unwrap();
     let seat = Shard::new(0, Metrics::new(1)).seat(client);
     let meter = Meter::new(permit, Rates::new(limits));
-    Link::new(seat, backend, rsv, meter, limits, Deadlines::new(limits, Instant::now()))
+    Link::new(seat, backend, (rsv, true), meter, limits, Deadlines::new(limits, Instant::now()))
 }
 
 /// The other ends of a relay's two connections.
