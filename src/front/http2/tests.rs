@@ -39,7 +39,8 @@ fn front() -> Rc<Front> {
 /// A served connection, and the client's end of it.
 fn serve_pipe(front: &Rc<Front>) -> (JoinHandle<()>, DuplexStream) {
     let (theirs, ours) = duplex(1 << 20);
-    let knock = front.around.gate.knock(None, 0).unwrap();
+    let gate = &front.around.gate;
+    let knock = gate.knock(gate.enter().unwrap(), None, 0).unwrap();
     let place = Place::new(front.around.shard.clone(), Load::default().add());
     let entrance = Rc::new(Entrance::new(knock, place));
     (spawn_local(serve(front.clone(), ours, entrance, HEAD_TIMEOUT)), theirs)
