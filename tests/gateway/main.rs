@@ -37,6 +37,7 @@ mod rooms_recovery;
 mod rooms_slow;
 mod rooms_typing;
 mod running;
+mod schema;
 mod smuggling;
 mod smuggling_corpus;
 mod stopping;
