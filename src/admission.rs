@@ -16,8 +16,8 @@ use crate::metrics::Refused;
 use crate::shard::Place;
 use arc_swap::ArcSwapOption;
 use forwarded::Ends;
-use hyper::Version;
 use hyper::http::request::Parts;
+use hyper::{Method, Version};
 use refusal::Refusal;
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -182,7 +182,11 @@ impl Gate {
         }
         let ip = self.enter_address(entrance, &origin)?;
         self.count_handshake(entrance, &origin)?;
-        let route = route.ok_or_else(Refusal::no_route)?;
+        let route = route.ok_or_else(|| match head.method {
+            // To a host, which has no path (RFC 9110, section 9.3.6).
+            Method::CONNECT => request::not_served(),
+            _ => Refusal::no_route(),
+        })?;
         let upgrade = Upgrade::read(&self.config.auth, head)?;
         let refuse = |code, reason| Refusal::closing(code, reason, route, &upgrade);
         judge_origin(route, head).map_err(|(code, reason)| refuse(code, reason))?;

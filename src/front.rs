@@ -3,6 +3,7 @@ mod answer;
 mod body;
 mod http1;
 mod http2;
+mod leftover;
 mod pass;
 mod patient;
 

@@ -72,7 +72,7 @@ fn run(cli: Cli) -> Result<(), String> {
         Command::Serve => {
             let (_, config) = load()?;
             let _logging = logging::init(&config.server).map_err(|e| e.to_string())?;
-            gateway::run(config, &again)
+            gateway::run(config, &path, &again)
         }
         Command::Check => {
             let (path, config) = load()?;

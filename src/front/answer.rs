@@ -81,7 +81,7 @@ impl Front {
         let opens = self.opening.enter();
         match self.around.gate.admit(entrance, &head).await {
             Ok(Entered::Session(admitted)) => self.open(entrance, admitted, &head, opens).await,
-            Ok(Entered::Request(passed)) => self.pass(entrance, passed, head, body, opens).await,
+            Ok(Entered::Request(passed)) => self.pass(passed, head, body).await,
             Err(refusal) => self.refuse(entrance, &refusal),
         }
     }
@@ -178,13 +178,9 @@ impl Front {
     }
 
     fn refuse(&self, entrance: &Rc<Entrance>, refusal: &Refusal) -> Answer {
-        self.around.shard.metrics().handshake(Handshake::Refused);
-        self.decline(entrance, refusal)
-    }
-
-    /// Says no to a request that may have been let in.
-    pub(super) fn decline(&self, entrance: &Rc<Entrance>, refusal: &Refusal) -> Answer {
-        self.around.shard.metrics().refused(refusal.reason);
+        let metrics = self.around.shard.metrics();
+        metrics.refused(refusal.reason);
+        metrics.handshake(Handshake::Refused);
         tracing::debug!(target: "wsgate::admission", reason = refusal.reason.label(), "refused");
         let response = refusal.response().map(Body::Full);
         match refusal.close() {

@@ -3,6 +3,7 @@ mod framing;
 mod guard;
 
 use super::answer::{Answer, Switch};
+use super::leftover::Leftover;
 use super::patient::Patient;
 use super::{Body, Front};
 use crate::admission::{Entrance, upgrade};
@@ -19,6 +20,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -48,7 +50,18 @@ pub(super) async fn serve(front: Rc<Front>, stream: Stream, entrance: Rc<Entranc
         .max_buf_size(HEAD_MAX)
         .serve_connection(TokioIo::new(Patient::new(Guard::new(stream))), service)
         .with_upgrades();
-    let outcome = match connection.await {
+    let _opens = front.opening.enter();
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        biased;
+        ended = &mut connection => ended,
+        () = front.opening.stopped() => {
+            // An idle one ends at once, any other after its answer.
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    let outcome = match ended {
         Err(error) if error.is_timeout() => Handshake::HeadTimeout,
         Err(error) if error.is_parse() => Handshake::Malformed,
         Err(_) | Ok(()) => Handshake::Disconnected,
@@ -62,7 +75,8 @@ async fn answer(front: Rc<Front>, entrance: Rc<Entrance>, mut request: Request<I
     let upgrade = hyper::upgrade::on(&mut request);
     let (head, body) = request.into_parts();
     let switches = switches(&head);
-    match front.answer(&entrance, head, Body::Http1(body)).await {
+    let body = Body::Asked(Leftover::new(&head, body));
+    match front.answer(&entrance, head, body).await {
         Answer::Whole(mut response) => {
             if switches {
                 response.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));

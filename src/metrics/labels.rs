@@ -99,6 +99,31 @@ labels! {
 }
 
 labels! {
+    /// The class of an answer's status, by `status`.
+    pub enum StatusClass {
+        /// 200 to 299, or informational.
+        Success = "2xx",
+        /// 300 to 399.
+        Redirection = "3xx",
+        /// 400 to 499.
+        ClientError = "4xx",
+        /// 500 and above.
+        ServerError = "5xx",
+    }
+}
+
+impl StatusClass {
+    pub(super) fn of(status: u16) -> StatusClass {
+        match status {
+            ..300 => StatusClass::Success,
+            300..400 => StatusClass::Redirection,
+            400..500 => StatusClass::ClientError,
+            500.. => StatusClass::ServerError,
+        }
+    }
+}
+
+labels! {
     /// Which way a message went, by `direction`.
     pub enum Direction {
         /// From clients.
