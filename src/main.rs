@@ -70,7 +70,7 @@ fn run(cli: Cli) -> Result<(), String> {
     };
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => {
-            let (_, config) = load()?;
+            let (path, config) = load()?;
             let _logging = logging::init(&config.server).map_err(|e| e.to_string())?;
             gateway::run(config, &path, &again)
         }
