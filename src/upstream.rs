@@ -13,7 +13,7 @@ mod relay;
 mod server;
 
 pub use handshake::{Backend, Forward, Unopened};
-pub use http::{BodyError, Download, Lines, Ordinary, Unanswered};
+pub use http::{BodyError, Download, Hints, Lines, Ordinary, Unanswered};
 pub use pool::{Affinity, Upstreams};
 pub use relay::{Ended, Relay};
 pub use server::{Lease, Proxied, Server, Undialed};
