@@ -5,8 +5,10 @@
 mod exposition;
 mod labels;
 mod process;
+mod servers;
 
 pub use labels::{Asked, AskedOutcome, Direction, Handshake, Refused, ServiceLabel, StatusClass, ToldOutcome};
+pub use servers::ServerLevels;
 
 use crate::close::{By, Close};
 use prometheus_client::encoding::prometheus_text;
@@ -30,6 +32,7 @@ pub struct Metrics {
 struct Blocks {
     /// One for each shard, and the last for threads that are none.
     shards: Box<[ShardMetrics]>,
+    servers: servers::Servers,
     started: SystemTime,
 }
 
@@ -38,6 +41,7 @@ impl Metrics {
     pub fn new(shards: usize) -> Arc<Metrics> {
         let blocks = Arc::new(Blocks {
             shards: (0..=shards).map(|_| ShardMetrics::default()).collect(),
+            servers: servers::Servers::default(),
             started: SystemTime::now(),
         });
         let mut registry = Registry::default();
@@ -58,6 +62,11 @@ impl Metrics {
     /// The block of threads that are no shard: the acceptor, the main thread.
     pub fn elsewhere(&self) -> &ShardMetrics {
         &self.blocks.shards[self.blocks.shards.len() - 1]
+    }
+
+    /// Has each scrape ask `read` how the servers of upstreams do. Only the first call counts.
+    pub fn read_servers(&self, read: impl Fn() -> Vec<ServerLevels> + Send + Sync + 'static) {
+        self.blocks.servers.set(Box::new(read));
     }
 
     /// What there is now, added up as a scrape adds it.

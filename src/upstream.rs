@@ -5,15 +5,21 @@
 //! both sides and counts them; it adds no frame but its own pings and the Close.
 //!
 //! [`Lines::send`] passes an ordinary request on, and its answer back, as streams.
+mod balance;
+mod check;
+mod condition;
 mod handshake;
 mod headers;
 mod http;
+mod names;
 mod pool;
+mod proxy_header;
 mod relay;
 mod server;
+mod upkeep;
 
 pub use handshake::{Backend, Forward, Unopened};
 pub use http::{BodyError, Download, Hints, Lines, Ordinary, Unanswered};
-pub use pool::{Affinity, Upstreams};
+pub use pool::{AddressLevel, Affinity, Level, Upstreams, trust};
 pub use relay::{Ended, Relay};
 pub use server::{Lease, Proxied, Server, Undialed};

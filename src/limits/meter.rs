@@ -93,9 +93,12 @@ impl Meter {
     /// How long until the messages are there, else until the bytes are; then the messages are charged all the same.
     pub fn charge(&self, messages: u64, bytes: u64, now: Instant) -> Result<(), Duration> {
         let now = nanos(now);
-        let take = |bucket: &Bucket, rate: &Rate, units| match self.rates.pauses {
-            true => Ok(bucket.owe(rate, units, now)),
-            false => bucket.take(rate, units, now),
+        let take = |bucket: &Bucket, rate: &Rate, units| {
+            if self.rates.pauses {
+                bucket.owe(rate, units, now);
+                return Ok(());
+            }
+            bucket.take(rate, units, now)
         };
         if messages > 0
             && let Some(rate) = &self.rates.messages

@@ -6,14 +6,15 @@ use crate::admission::forwarded::Ends;
 use crate::front::{self, Front};
 use crate::metrics::Handshake;
 use crate::outbox::wire::{Socket, Stream};
+use crate::session;
 use crate::shard::{Load, LoadPermit, Place};
+use crate::tls::Tls;
 use std::io::ErrorKind;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::TlsAcceptor;
 
 /// Arrivals that may wait for one shard; then accepting pauses.
 const QUEUE: usize = 1024;
@@ -31,6 +32,8 @@ const GONE: [ErrorKind; 3] = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionRes
 pub enum Job {
     /// A connection, and its share of the load.
     Arrival(Arrival, LoadPermit),
+    /// Checks find this server unhealthy: its sessions are to be closed.
+    Lost(u64),
     /// The gateway stops: close every session within this window, then end.
     Drain(Duration),
 }
@@ -44,7 +47,7 @@ pub struct Intake {
 }
 
 /// The listeners' TLS, and how long a head may take.
-pub struct Sockets(pub Vec<(Option<TlsAcceptor>, Duration)>);
+pub struct Sockets(pub Vec<(Option<Arc<Tls>>, Duration)>);
 
 impl Intake {
     /// A queue.
@@ -56,6 +59,11 @@ impl Intake {
     pub(super) async fn send(&self, arrival: Arrival) {
         // A shard that has ended takes nothing more; the connection is dropped.
         let _ = self.jobs.send(Job::Arrival(arrival, self.load.add())).await;
+    }
+
+    /// Tells the shard to close its sessions with the server of this number.
+    pub async fn lose(&self, server: u64) {
+        let _ = self.jobs.send(Job::Lost(server)).await;
     }
 
     /// Tells the shard to close its sessions and end.
@@ -72,6 +80,7 @@ pub async fn run(front: Rc<Front>, sockets: Arc<Sockets>, mut jobs: Receiver<Job
                 let place = Place::new(front.around.shard.clone(), permit);
                 tokio::task::spawn_local(connection(front.clone(), sockets.clone(), arrival, place));
             }
+            Job::Lost(server) => session::lose(&front.around.shard, server),
             Job::Drain(window) => {
                 let shard = &front.around.shard;
                 front.opening.stop();
@@ -113,7 +122,7 @@ async fn connection(front: Rc<Front>, sockets: Arc<Sockets>, arrival: Arrival, p
     };
     let stream = match tls {
         None => Stream::Plain(socket),
-        Some(acceptor) => match timeout_at(deadline, acceptor.accept(socket)).await {
+        Some(tls) => match timeout_at(deadline, tls.acceptor().accept(socket)).await {
             Ok(Ok(stream)) => Stream::Tls(Box::new(stream.into())),
             Ok(Err(error)) if GONE.contains(&error.kind()) => return metrics.handshake(Handshake::Disconnected),
             Ok(Err(error)) => {

@@ -2,12 +2,18 @@
 use super::*;
 use crate::config::{self, Backend, Transport};
 use crate::outbox::wire::{Socket, Stream};
-use futures_util::poll;
 use http_body_util::{BodyExt, Empty};
+use std::future::poll_fn;
+use std::task::Poll;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, advance, timeout};
+
+/// Polls once.
+async fn is_pending<F: Future>(mut future: Pin<&mut F>) -> bool {
+    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending())).await
+}
 
 const fn seconds(n: u64) -> Option<Duration> {
     Some(Duration::from_secs(n))
@@ -24,7 +30,7 @@ async fn the_time_in_which_nothing_moves() {
     ] {
         let exchange = Exchange::new(response, idle);
         let (began, mut quiet) = (Instant::now(), Quiet::new(exchange.clone()));
-        assert!(poll!(pin!(quiet.expired())).is_pending());
+        assert!(is_pending(pin!(quiet.expired())).await);
         advance(Duration::from_secs(first - 1)).await;
         exchange.touch();
         quiet.expired().await;
@@ -44,7 +50,7 @@ async fn a_body_is_held_until_it_may_flow() {
     exchange.hold();
     {
         let mut next = pin!(upload.frame());
-        assert!(poll!(&mut next).is_pending());
+        assert!(is_pending(next.as_mut()).await);
         exchange.release();
         assert!(next.await.is_none());
     }

@@ -21,12 +21,24 @@ pub struct InflatedSize {
     /// The last byte so far ended a final block.
     at_end: bool,
     in_message: bool,
+    /// Nothing has come of the current message. No bytes at all are no block (RFC 7692, section 7.2.3.6, has one), but
+    /// cannot mean anything else than an empty message.
+    empty: bool,
 }
 
 impl InflatedSize {
     /// `max`: bytes of one message. `takeover`: messages may refer to those before them (RFC 7692, section 7.1.1.2).
     pub fn new(max: u64, takeover: bool) -> InflatedSize {
-        InflatedSize { max, takeover, stream: None, size: 0, final_blocks: 0, at_end: false, in_message: false }
+        InflatedSize {
+            max,
+            takeover,
+            stream: None,
+            size: 0,
+            final_blocks: 0,
+            at_end: false,
+            in_message: false,
+            empty: true,
+        }
     }
 
     /// Follows the next piece of a message, masked as it came; `last`: the message ends with it.
@@ -38,7 +50,9 @@ impl InflatedSize {
         if !std::mem::replace(&mut self.in_message, !last) {
             self.size = 0;
             self.final_blocks = 0;
+            self.empty = true;
         }
+        self.empty &= payload.is_empty();
         if part.deflated {
             return self.inflate(payload, part, last, spare);
         }
@@ -60,22 +74,20 @@ impl InflatedSize {
             part.unmask(input);
             self.inflate_all(&mut stream, input)?;
         }
-        if last && !self.takeover {
-            // The stream must have come to the end of a block. No bytes at all are no block, but cannot mean anything
-            // else than an empty message.
-            if !self.at_end && stream.total_in() > 0 {
-                self.inflate_all(&mut stream, &TAIL_AND_END)?;
-                if !self.at_end {
-                    return Err(Fault::InvalidData);
-                }
+        if !last || self.takeover {
+            if last && !self.at_end && !self.empty {
+                self.inflate_all(&mut stream, &TAIL)?;
             }
-            spare.stream.get_or_insert(stream);
+            self.stream = Some(stream);
             return Ok(());
         }
-        if last && !self.at_end {
-            self.inflate_all(&mut stream, &TAIL)?;
+        if !self.at_end && !self.empty {
+            self.inflate_all(&mut stream, &TAIL_AND_END)?;
+            if !self.at_end {
+                return Err(Fault::InvalidData);
+            }
         }
-        self.stream = Some(stream);
+        spare.stream.get_or_insert(stream);
         Ok(())
     }
 
