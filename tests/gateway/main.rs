@@ -27,6 +27,7 @@ mod requests;
 mod requests_admission;
 mod requests_continue;
 mod requests_failing;
+mod requests_large;
 mod rooms;
 mod rooms_auth;
 mod rooms_duplicates;
