@@ -12,6 +12,7 @@ mod heads;
 mod http2;
 mod http2_floods;
 mod http2_malformed;
+mod http2_requests;
 mod limits;
 mod mutual_tls;
 mod notify;
