@@ -21,6 +21,8 @@ pub(super) struct Exchange {
     held: Cell<bool>,
     waiting: RefCell<Option<Waker>>,
     uploading: Cell<bool>,
+    /// The request's body cannot be read to its end.
+    torn: Cell<bool>,
 }
 
 impl Exchange {
@@ -36,6 +38,7 @@ impl Exchange {
             held: Cell::new(false),
             waiting: RefCell::new(None),
             uploading: Cell::new(true),
+            torn: Cell::new(false),
         })
     }
 
@@ -85,6 +88,15 @@ impl Exchange {
     /// The whole request is on its way, or its connection is gone.
     pub(super) fn upload_ended(&self) {
         self.uploading.set(false);
+    }
+
+    /// The request's body breaks off, or breaks the grammar: the client's fault, and not the backend's.
+    pub(super) fn tear(&self) {
+        self.torn.set(true);
+    }
+
+    pub(super) fn is_torn(&self) -> bool {
+        self.torn.get()
     }
 
     pub(super) fn is_uploading(&self) -> bool {
