@@ -7,6 +7,7 @@ use crate::close::Code;
 use crate::metrics::{Handshake, Refused};
 use crate::shard::Shard;
 use crate::upstream::{Download, Hints, Ordinary, Unanswered};
+use hyper::StatusCode;
 use hyper::http::request::Parts;
 use std::rc::Rc;
 
@@ -35,8 +36,12 @@ impl Front {
             Ok(answer) => answer
                 .map(|download| Body::Passed(Box::new(Passing { download, _permits: permits, _counted: counted }))),
             Err(Unanswered { status, reason }) => {
-                tracing::warn!(target: "wsgate::upstream", route = route.name(), %reason, "no answer");
-                let refusal = Refusal::by_status(Code::UpstreamUnavailable, Refused::Upstream).status(status);
+                let refusal = if status == StatusCode::BAD_REQUEST {
+                    Refusal::plain(status, Refused::Malformed, "the body breaks off, or breaks the grammar")
+                } else {
+                    tracing::warn!(target: "wsgate::upstream", route = route.name(), %reason, "no answer");
+                    Refusal::by_status(Code::UpstreamUnavailable, Refused::Upstream).status(status)
+                };
                 self.around.shard.metrics().refused(refusal.reason);
                 refusal.response().map(Body::Full)
             }

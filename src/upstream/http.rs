@@ -51,7 +51,7 @@ pub struct Ordinary<'a> {
 /// Why there is no answer that could be passed on.
 #[derive(Debug)]
 pub struct Unanswered {
-    /// 502: refused, or a bad answer; 503: no server; 504: no connection, or no answer in time.
+    /// 400: the request's body cannot be read to its end; 502: refused, or a bad answer; 503: no server; 504: no connection, or no answer in time.
     pub status: StatusCode,
     /// Why, for the log: names of servers and errors, nothing of the client's.
     pub reason: String,
@@ -149,6 +149,10 @@ impl Lines {
             }
         };
         match answered {
+            Err(_) if exchange.is_torn() => Sent::Failed(Unanswered {
+                status: StatusCode::BAD_REQUEST,
+                reason: "the request's body breaks off, or breaks the grammar".to_owned(),
+            }),
             Err(mut error) => match error.take_message() {
                 Some(request) => Sent::Unsent(Box::new(request)),
                 None if exchange.has_expired() => Sent::Failed(late(&line.server)),

@@ -25,6 +25,8 @@ pub(super) struct Exchange {
     pub(super) continues: Arc<Notify>,
     waiting: RefCell<Option<Waker>>,
     uploading: Cell<bool>,
+    /// The request's body cannot be read to its end.
+    torn: Cell<bool>,
 }
 
 impl Exchange {
@@ -41,6 +43,7 @@ impl Exchange {
             continues: Arc::default(),
             waiting: RefCell::new(None),
             uploading: Cell::new(true),
+            torn: Cell::new(false),
         })
     }
 
@@ -90,6 +93,15 @@ impl Exchange {
     /// The whole request is on its way, or its connection is gone.
     pub(super) fn upload_ended(&self) {
         self.uploading.set(false);
+    }
+
+    /// The request's body breaks off, or breaks the grammar: the client's fault, and not the backend's.
+    pub(super) fn tear(&self) {
+        self.torn.set(true);
+    }
+
+    pub(super) fn is_torn(&self) -> bool {
+        self.torn.get()
     }
 
     pub(super) fn is_uploading(&self) -> bool {
