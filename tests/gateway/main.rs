@@ -18,6 +18,7 @@ mod peers;
 mod presence;
 mod proxy;
 mod proxy_headers;
+mod proxy_limits;
 mod rooms;
 mod rooms_auth;
 mod rooms_duplicates;
