@@ -8,11 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use wsgate::config::{
-    self, Address, Create, Duplicates, FromUpstream, History, HookEvent, KeySource, OnExcess, OnReject, Permission,
-    Service, TokenSource, Transport,
+    self, Address, Balance, Create, Duplicates, FromUpstream, HealthCheck, History, HookEvent, KeySource, OnExcess,
+    OnReject, Permission, Service, TokenSource, Transport,
 };
 
-const GOOD_MIN: usize = 7;
+const GOOD_MIN: usize = 9;
 const BAD_MIN: usize = 130;
 const SECRET: &str = "not a secret, only long enough for one";
 
@@ -72,6 +72,42 @@ fn a_production_file_means_what_it_says() {
     assert_eq!(upstream.servers[2].transport, Transport::Tcp { host: "fd00::13".into(), port: 8765 });
     assert!(config.rooms.broadcast_to_all && !config.rooms.presence);
     assert_eq!(config.ip_limits.connections, Some(400));
+}
+
+#[test]
+fn a_proxy_file_means_what_it_says() {
+    let config = parse(Path::new("tests/config/good/proxy.toml")).unwrap_or_else(|faults| panic!("{faults}"));
+    let [live, all] = &config.routes[..] else { panic!("two routes") };
+    assert_eq!((live.strip_prefix, live.websocket_only), (true, true));
+    assert_eq!((all.strip_prefix, all.websocket_only), (false, false));
+    let [app, live] = &config.upstreams[..] else { panic!("two upstreams") };
+    let servers: Vec<(&Transport, u32)> = live.servers.iter().map(|s| (&s.transport, s.weight)).collect();
+    let folder = Path::new("tests/config/good");
+    let expected = [
+        (&Transport::Tls { host: "app.example.com".into(), port: 443 }, 1000),
+        (&Transport::Tls { host: "::1".into(), port: 8443 }, 1),
+        (&Transport::Tcp { host: "app.internal".into(), port: 80 }, 2),
+        (&Transport::Unix(folder.join("run/app.sock")), 3),
+        (&Transport::Unix("/run/app.sock".into()), 4),
+    ];
+    assert_eq!(servers, expected);
+    assert_eq!(
+        (live.balance, live.retries, live.connect_timeout),
+        (Balance::HashClient, 0, Duration::from_millis(500))
+    );
+    assert_eq!((live.preserve_host, live.proxy_protocol, live.close_on_unhealthy), (false, true, true));
+    assert_eq!(live.tls.ca, Some(folder.join("upstream-ca.pem")));
+    assert_eq!(live.tls.identity, Some((folder.join("edge.pem"), folder.join("edge-key.pem"))));
+    let set: Vec<(&str, &[u8])> = live.headers.set.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
+    assert_eq!(set, [("authorization", &b"Bearer a b"[..]), ("x-env", b"prod")]);
+    assert_eq!(live.headers.remove, ["x-debug", "cookie"]);
+    assert!(!format!("{live:?}").contains("Bearer"), "a value that may be a secret is printed");
+    let (path, second) = (Some("/healthz?full=1".to_owned()), Duration::from_secs(1));
+    assert_eq!(live.health, HealthCheck { path, interval: second, timeout: second, rise: 1, fall: 100 });
+    assert_eq!((live.response_timeout, live.idle_timeout), (None, Some(86_400 * second)));
+    assert_eq!((live.slow_start, app.slow_start), (Duration::ZERO, 60 * second));
+    assert_eq!((app.response_timeout, app.idle_timeout), (Some(90 * second), None));
+    assert_eq!((app.servers[0].weight, app.balance), (1, Balance::LeastConnections));
 }
 
 #[test]

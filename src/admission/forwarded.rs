@@ -5,19 +5,54 @@ use hyper::http::uri::Authority;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 
+/// Both ends of a connection: the socket's own, or what a PROXY header says. IPv4 addresses that are mapped to IPv6 are
+/// IPv4 here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// Who connected.
+    pub peer: SocketAddr,
+    /// To what.
+    pub local: SocketAddr,
+}
+
+impl Ends {
+    /// Of these addresses, mapped or not.
+    pub fn new(peer: SocketAddr, local: SocketAddr) -> Ends {
+        let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        Ends { peer: canonical(peer), local: canonical(local) }
+    }
+}
+
 /// The client behind a request.
 #[derive(Debug, Clone)]
 pub struct Client {
     /// Its address; unknown behind a Unix socket that no proxy speaks for.
     pub ip: Option<IpAddr>,
-    /// The address of the connection itself.
-    pub peer: Option<IpAddr>,
+    /// The ends of the connection itself; unknown of a Unix socket without a PROXY header that names them.
+    pub ends: Option<Ends>,
     /// The chain of addresses that a trusted proxy gave, as it came.
     pub chain: Option<String>,
+    /// The `Forwarded` that a trusted proxy gave, where it is what is believed.
+    pub forwarded: Option<String>,
     /// `https` or `http`.
     pub proto: &'static str,
     /// The host it asked for.
     pub host: String,
+}
+
+impl Client {
+    /// The address of the connection itself.
+    pub fn peer(&self) -> Option<IpAddr> {
+        self.ends.map(|ends| ends.peer.ip())
+    }
+
+    /// Both ends as a PROXY header tells them: the client's, whose port is 0 where a trusted proxy named only its
+    /// address, and what it, or that proxy, connected to.
+    pub fn proxied(&self) -> Option<Ends> {
+        let Ends { peer, local } = self.ends?;
+        let peer = self.ip.filter(|ip| *ip != peer.ip()).map_or(peer, |ip| SocketAddr::new(ip, 0));
+        Some(Ends { peer, local })
+    }
 }
 
 /// Whether the peer is believed. On a Unix socket it is where any network is: only local processes
@@ -36,7 +71,11 @@ fn contains(networks: &[IpNet], ip: IpAddr) -> bool {
 
 /// Whether this names a host as requests do: with or without a port, without a user.
 pub fn is_host(text: &str) -> bool {
-    !text.contains('@') && text.parse::<Authority>().is_ok()
+    let Ok(authority) = text.parse::<Authority>() else { return false };
+    // What is no number would be a part of the name to some, and cut off by others.
+    let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    let port = text.strip_prefix(authority.host());
+    port.is_some_and(|port| port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }
 
 /// The client of a request. `X-Forwarded-*` and `Forwarded` (RFC 7239) are looked at only where the
@@ -44,22 +83,23 @@ pub fn is_host(text: &str) -> bool {
 ///
 /// Beside an `X-Forwarded-For` no `Forwarded` counts: nearly every proxy keeps the first, and one that
 /// does not know the second passes on what the client wrote into it.
-pub fn client(peer: Option<IpAddr>, secure: bool, trusted: bool, networks: &[IpNet], head: &Parts) -> Client {
+pub fn client(ends: Option<Ends>, secure: bool, trusted: bool, networks: &[IpNet], head: &Parts) -> Client {
     let proto = if secure { "https" } else { "http" };
     let own_host = head.uri.authority().map(|a| a.as_str()).or_else(|| text(&head.headers, HOST.as_str()));
     let host = own_host.unwrap_or_default().to_owned();
-    let direct = Client { ip: peer.map(|ip| ip.to_canonical()), peer, chain: None, proto, host };
+    let ip = ends.map(|ends| ends.peer.ip());
+    let direct = Client { ip, ends, chain: None, forwarded: None, proto, host };
     if !trusted {
         return direct;
     }
     let headers = &head.headers;
     let forwarded_for = joined(headers, "x-forwarded-for");
     let forwarded = joined(headers, FORWARDED.as_str()).filter(|_| forwarded_for.is_none());
-    let (chain, said_proto, said_host) = match forwarded {
+    let (chain, said_proto, said_host) = match &forwarded {
         Some(forwarded) => {
-            let chain: Vec<String> = parameters(&forwarded, "for").collect();
-            let proto = parameters(&forwarded, "proto").last();
-            (Some(chain.join(", ")), proto, parameters(&forwarded, "host").last())
+            let chain: Vec<String> = parameters(forwarded, "for").collect();
+            let proto = parameters(forwarded, "proto").last();
+            (Some(chain.join(", ")), proto, parameters(forwarded, "host").last())
         }
         None => {
             let last = |name| Some(joined(headers, name)?.rsplit(',').next()?.trim().to_owned());
@@ -80,13 +120,14 @@ pub fn client(peer: Option<IpAddr>, secure: bool, trusted: bool, networks: &[IpN
     Client {
         ip: ip.or(direct.ip),
         chain,
+        forwarded,
         proto: match said_proto.as_deref() {
             Some("https" | "wss") => "https",
             Some("http" | "ws") => "http",
             _ => proto,
         },
         host: said_host.filter(|h| is_host(h)).unwrap_or(direct.host),
-        peer,
+        ends,
     }
 }
 
@@ -133,7 +174,8 @@ mod tests {
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
         let peer: IpAddr = peer.parse().unwrap();
-        client(Some(peer), true, is_trusted(Some(peer), &networks), &networks, &head)
+        let ends = Ends::new((peer, 4711).into(), ([192, 0, 2, 1], 443).into());
+        client(Some(ends), true, is_trusted(Some(peer), &networks), &networks, &head)
     }
 
     #[test]
@@ -169,6 +211,14 @@ mod tests {
         ] {
             assert_eq!(of("10.0.0.1", &[("x-forwarded-for", chain)]).ip.unwrap().to_string(), ip, "{chain}");
         }
+    }
+
+    #[test]
+    fn a_port_is_known_of_who_is_connected_alone() {
+        let proxied = |headers: &[(&str, &str)]| of("10.0.0.1", headers).proxied().unwrap();
+        assert_eq!(proxied(&[]).peer, "10.0.0.1:4711".parse().unwrap());
+        let behind = proxied(&[("x-forwarded-for", "1.1.1.1:99")]);
+        assert_eq!(behind, Ends { peer: "1.1.1.1:0".parse().unwrap(), local: "192.0.2.1:443".parse().unwrap() });
     }
 
     #[test]

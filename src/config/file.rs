@@ -10,9 +10,11 @@
 //! every key of the schema to nonsense and fails where nobody notices.
 mod admin;
 mod auth;
+mod backend;
 mod blank;
 mod entry;
 mod fault;
+mod headers;
 mod hook;
 mod host;
 mod limits;
@@ -110,7 +112,7 @@ fn config(root: &Table, world: &World) -> Config {
     let limits_table = root.table("limits", "limits");
     let limits = limits::read(&limits_table, &limits::built_in());
     let ip_limits = limits::read_ip(&limits_table);
-    let upstreams = upstream::read(root);
+    let upstreams = upstream::read(root, world);
     let defaults = route::Defaults { limits, limits_table, origins, auth: &tokens, upstreams: &upstreams };
     let (routes, namespaces) = route::read(root, &defaults);
     let rooms = rooms::read(&root.table("rooms", "rooms"), world, &routes);
@@ -128,6 +130,11 @@ fn config(root: &Table, world: &World) -> Config {
         admin: admin.map(|(admin, _)| admin),
         namespaces,
     }
+}
+
+/// The JSON Schema (draft 2020-12) of the file, with what keys mean and hold where they are missing.
+pub fn schema() -> serde_json::Value {
+    schema::document()
 }
 
 /// Reads a duration as the file has them: `500ms`, `10s`, `5m`, `1h`, `1d`.

@@ -4,6 +4,10 @@ pub mod backend;
 pub mod client;
 pub mod config;
 pub mod gateway;
+pub mod h2raw;
+pub mod http2;
+pub mod message;
+pub mod origin;
 pub mod raw;
 pub mod tls;
 pub mod token;
@@ -12,6 +16,7 @@ pub use backend::{Backend, Peer};
 pub use client::Client;
 pub use config::*;
 pub use gateway::Gateway;
+pub use origin::Origin;
 pub use raw::RawWs;
 pub use token::Token;
 

@@ -1,6 +1,6 @@
 //! TLS clients and certificates.
 use super::within;
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use std::io;
 use std::sync::Arc;
 use tokio::net::TcpStream;
@@ -24,15 +24,54 @@ pub fn certificate(name: &str) -> (String, String) {
     (certificate.pem(), key.serialize_pem())
 }
 
+/// One who signs certificates.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub fn new(name: &str) -> Authority {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Authority { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
+    }
+
+    /// Its own certificate, as PEM.
+    pub fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// A certificate for this name and its key, as PEM, until the end of this year.
+    pub fn sign(&self, name: &str, last_year: i32) -> (String, String) {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.not_after = date_time_ymd(last_year, 12, 31);
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+}
+
 /// A client that trusts the certificates of this PEM text alone.
 pub fn client(roots_pem: &str, versions: Versions) -> Arc<ClientConfig> {
+    client_with(roots_pem, versions, None)
+}
+
+/// The same, which shows a certificate where it is asked for one.
+pub fn client_with(roots_pem: &str, versions: Versions, own: Option<&(String, String)>) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     for certificate in rustls_pemfile::certs(&mut roots_pem.as_bytes()) {
         roots.add(certificate.unwrap()).unwrap();
     }
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-    let builder = builder.with_protocol_versions(versions).unwrap();
-    Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+    let builder = builder.with_protocol_versions(versions).unwrap().with_root_certificates(roots);
+    Arc::new(match own {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let chain = rustls_pemfile::certs(&mut certificate.as_bytes()).map(Result::unwrap).collect();
+            let key = rustls_pemfile::private_key(&mut key.as_bytes()).unwrap().unwrap();
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+    })
 }
 
 /// A handshake with this SNI name, which the certificate must carry.

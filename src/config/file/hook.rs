@@ -74,14 +74,10 @@ fn url(text: &str) -> Result<String, Complaint> {
     if target.contains('#') {
         return fail("the address of a hook has no fragment");
     }
-    let is_fit = |b: u8| b.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&b);
     if text.len() > URL_BYTES_MAX {
         return fail(&format!("the address of a hook has at most {URL_BYTES_MAX} bytes"));
     }
-    if !target.bytes().all(is_fit) {
-        let help = "write other characters than ASCII percent-encoded, as in \"/caf%C3%A9\"";
-        return Err(Complaint::new("this is no path of a URL").help(help));
-    }
+    host::check_target(target)?;
     let slash = if target.starts_with('/') { "" } else { "/" };
     Ok(format!("http://{authority}{slash}{target}"))
 }

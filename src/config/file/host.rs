@@ -2,6 +2,11 @@
 use super::report::Complaint;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+
+/// The longest path of a Unix socket, which the kernel's `sun_path` bounds.
+const UNIX_PATH_BYTES_MAX: usize = 107;
+const TARGET_BYTES_MAX: usize = 1024;
 
 /// A host, as it stands in URLs and `Host` headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +94,25 @@ pub(super) fn with_port(text: &str) -> Result<(Host, Option<u16>), Complaint> {
         Ok(port) if is_number => Ok((host, Some(port))),
         _ => Err(Complaint::new("the port must be a number up to 65535")),
     }
+}
+
+/// The path of a Unix socket, relative to `folder`.
+pub(super) fn unix_path(text: &str, folder: &Path) -> Result<PathBuf, Complaint> {
+    let path = folder.join(text);
+    if text.is_empty() || text.chars().any(char::is_control) || path.as_os_str().len() > UNIX_PATH_BYTES_MAX {
+        return Err(Complaint::new(format!("the path of a Unix socket has 1 to {UNIX_PATH_BYTES_MAX} bytes")));
+    }
+    Ok(path)
+}
+
+/// Checks a path of a URL, with or without a query (RFC 3986, 3.3 and 3.4).
+pub(super) fn check_target(text: &str) -> Result<(), Complaint> {
+    let is_fit = |b: u8| b.is_ascii_graphic() && !b"\"#<>\\^`{|}".contains(&b);
+    if text.len() <= TARGET_BYTES_MAX && text.bytes().all(is_fit) {
+        return Ok(());
+    }
+    let help = "write other characters than ASCII percent-encoded, as in \"/caf%C3%A9\"";
+    Err(Complaint::new("this is no path of a URL").help(help))
 }
 
 /// Checks the name of a namespace or an upstream.

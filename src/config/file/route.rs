@@ -12,8 +12,6 @@ use crate::config::{
 };
 use std::sync::Arc;
 
-const PATH_BYTES_MAX: usize = 1024;
-
 /// What routes start from.
 pub(super) struct Defaults<'a, 'd> {
     pub limits: Limits,
@@ -60,8 +58,7 @@ fn route(index: usize, table: &Table, defaults: &Defaults, namespaces: &mut Vec<
     let path = table.required("path", "write it as in path = \"/ws\"").and_then(|e| e.convert(route_path));
     let service = service(table, defaults.upstreams);
     let namespace = namespace(&table.checked("namespace", host::check_name, "default"), namespaces);
-    table.only_flag("strip_prefix", false);
-    table.only_flag("websocket_only", false);
+    let [strip_prefix, websocket_only] = ["strip_prefix", "websocket_only"].map(|key| table.flag(key, false));
     let limits_table = table.table("limits", "route.limits");
     let limits = limits::read(&limits_table, &defaults.limits);
     let origins = origins::read(&table.table("origins", "route.origins"), &defaults.origins);
@@ -86,18 +83,9 @@ fn route(index: usize, table: &Table, defaults: &Defaults, namespaces: &mut Vec<
     if auth.required && auth.sources.is_empty() {
         refuse_sourceless(table, &auth_table);
     }
-    Some(Route {
-        index,
-        host,
-        path: path?,
-        service,
-        namespace,
-        limits,
-        origins,
-        auth,
-        strip_prefix: false,
-        websocket_only: false,
-    })
+    let path = path?;
+    check_proxied(table, service, &path);
+    Some(Route { index, host, path, service, namespace, limits, origins, auth, strip_prefix, websocket_only })
 }
 
 fn service(table: &Table, upstreams: &[Arc<Upstream>]) -> Option<Service> {
@@ -124,6 +112,22 @@ fn service(table: &Table, upstreams: &[Arc<Upstream>]) -> Option<Service> {
             let entry = table.required("upstream", "name one of the [upstream.NAME] tables")?;
             place_of_upstream(&entry, upstreams).map(Service::Proxy)
         }
+    }
+}
+
+/// Notes what would do nothing on this route.
+fn check_proxied(table: &Table, service: Service, path: &PathPattern) {
+    let flags = ["strip_prefix", "websocket_only"].map(|key| table.entry(key).filter(|e| e.flag() == Some(true)));
+    if !matches!(service, Service::Proxy(_)) {
+        for entry in flags.iter().flatten() {
+            let message = format!("only a route with service = \"proxy\" has `{}`", entry.key());
+            table.report().fault(entry.key_place(), Complaint::new(message));
+        }
+        return;
+    }
+    if let ([Some(entry), _], PathPattern::Exact(_)) = (&flags, path) {
+        let message = "`strip_prefix` takes away what stands before the `*` of a path, and this one has none";
+        table.report().fault(entry.key_place(), Complaint::new(message).help("write it as in path = \"/live/*\""));
     }
 }
 
@@ -169,15 +173,10 @@ fn route_path(text: &str) -> Result<PathPattern, Complaint> {
     if !text.starts_with('/') {
         return fail("a path begins with `/`", "write it as in \"/ws\" or \"/live/*\"");
     }
-    if text.len() > PATH_BYTES_MAX || !text.bytes().all(|b| b.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&b)) {
-        return fail(
-            "this is no path of a URL",
-            "write other characters than ASCII percent-encoded, as in \"/caf%C3%A9\"",
-        );
-    }
     if text.contains(['?', '#']) {
         return fail("a path has no query and no fragment", "leave out what stands from `?` or `#` on");
     }
+    host::check_target(text)?;
     if text.split('/').any(|part| part == "." || part == "..") {
         return fail("a path has no `.` and `..`", "write the path that they lead to");
     }
