@@ -25,6 +25,7 @@ mod peers;
 mod presence;
 mod proxy;
 mod proxy_headers;
+mod proxy_limits;
 mod proxy_protocol;
 mod python_h2;
 mod requests;

@@ -69,7 +69,8 @@ pub fn program(name: &str) -> Option<PathBuf> {
 }
 
 /// A real WebSocket server behind the gateway. What it sees it tells line by line, as JSON:
-/// `{"event": "open", "path", "headers", "protocol"}`, `{"event": "close", "code", "reason"}`.
+/// `{"event": "open", "path", "headers", "protocol"}`, `{"event": "close", "code", "reason", "sizes"}` with the sizes of
+/// the first messages; npm `ws` also `{"event": "ping" or "pong", "payload"}`, in hexadecimal.
 pub struct Backend {
     pub port: u16,
     child: Child,
@@ -104,6 +105,11 @@ impl Backend {
                 return event;
             }
         }
+    }
+
+    /// Sends a signal to the server.
+    pub fn signal(&self, name: &str) {
+        super::signal(self.child.id().unwrap(), name);
     }
 
     /// Ends the server without a word to its sockets.
