@@ -37,4 +37,5 @@ mod smuggling;
 mod stopping;
 mod tls;
 mod tokens;
+mod upstreams;
 mod wire;
