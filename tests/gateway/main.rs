@@ -38,4 +38,5 @@ mod stopping;
 mod tls;
 mod tokens;
 mod upstreams;
+mod upstreams_health;
 mod wire;
