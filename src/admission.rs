@@ -15,7 +15,9 @@ use crate::limits::{ClientPermit, Denied, IpPermit, Limiter, ProcessPermit, mete
 use crate::metrics::Refused;
 use crate::shard::Place;
 use arc_swap::ArcSwapOption;
+use forwarded::Ends;
 use hyper::http::request::Parts;
+use hyper::{Method, Version};
 use refusal::Refusal;
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -36,7 +38,7 @@ pub struct Gate {
 
 /// A connection that was let in as far as its address goes: its permits.
 pub struct Knock {
-    peer: Option<IpAddr>,
+    ends: Option<Ends>,
     listener: usize,
     secure: bool,
     /// Whether the peer is a proxy whose word on the client is taken.
@@ -100,10 +102,12 @@ pub struct Admitted {
     pub permits: Permits,
 }
 
-/// The places that a session holds in the process, on its shard and among those of its address.
+/// The places that a session holds in the process, on its shard and among those of its address. Over HTTP/2, where a
+/// connection carries many, it has its own besides the connection's.
 pub struct Permits {
     _entrance: Rc<Entrance>,
     _ip: Option<IpPermit>,
+    _process: Option<ProcessPermit>,
 }
 
 /// Who a session belongs to.
@@ -133,17 +137,28 @@ impl Gate {
         &self.config
     }
 
-    /// A connection came: its place in the process, its place among those of its address, and its
-    /// handshake. For a trusted proxy the last two are the client's, once a request names it.
-    pub fn knock(&self, peer: Option<IpAddr>, listener: usize) -> Result<Knock, Denied> {
+    /// A connection came: its place in the process.
+    ///
+    /// # Errors
+    /// [`Denied::ProcessFull`].
+    pub fn enter(&self) -> Result<ProcessPermit, Denied> {
+        self.limiter.enter()
+    }
+
+    /// Both ends of a connection are known, or will not be: its place among those of its address, and its handshake.
+    /// For a trusted proxy these are the client's, once a request names it.
+    ///
+    /// # Errors
+    /// [`Denied::IpConnections`], [`Denied::HandshakeRate`].
+    pub fn knock(&self, process: ProcessPermit, ends: Option<Ends>, listener: usize) -> Result<Knock, Denied> {
         let listens: &Listener = &self.config.listeners[listener];
+        let peer = ends.map(|ends| ends.peer.ip());
         let trusted = forwarded::is_trusted(peer, &listens.trusted_proxies);
-        let process = self.limiter.enter()?;
         let by_address = peer.filter(|_| !trusted);
         let ip = by_address.map(|ip| self.limiter.enter_ip(ip)).transpose()?;
         by_address.map_or(Ok(()), |ip| self.limiter.handshake(ip))?;
         let secure = !listens.tls.is_empty();
-        Ok(Knock { peer, listener, secure, trusted, _process: process, _ip: ip })
+        Ok(Knock { ends, listener, secure, trusted, _process: process, _ip: ip })
     }
 
     /// Judges a request: permits of the address, handshake rate, route, method and upgrade, Origin,
@@ -152,9 +167,9 @@ impl Gate {
     /// # Errors
     /// [`Refusal`].
     pub async fn admit(&self, entrance: &Rc<Entrance>, head: &Parts) -> Result<Entered, Refusal> {
-        let Knock { peer, listener, secure, trusted, .. } = entrance.knock;
+        let Knock { ends, listener, secure, trusted, .. } = entrance.knock;
         let networks = &self.config.listeners[listener].trusted_proxies;
-        let origin = forwarded::client(peer, secure, trusted, networks, head);
+        let origin = forwarded::client(ends, secure, trusted, networks, head);
         let route = route::find(&self.config.routes, &origin.host, head.uri.path());
         if let Some((route, upstream)) = route.and_then(|route| Some((route, ordinary(route, head)?))) {
             let ip = self.enter_address(entrance, &origin)?;
@@ -162,15 +177,20 @@ impl Gate {
                 Ok(identity) => identity,
                 Err(refusal) => return Err(self.count_handshake(entrance, &origin).err().unwrap_or(refusal)),
             };
-            let permits = Permits { _entrance: entrance.clone(), _ip: ip };
+            let permits = Permits { _entrance: entrance.clone(), _ip: ip, _process: None };
             return Ok(Entered::Request(Passed { route: route.clone(), upstream, identity, origin, permits }));
         }
         let ip = self.enter_address(entrance, &origin)?;
         self.count_handshake(entrance, &origin)?;
-        let route = route.ok_or_else(Refusal::no_route)?;
+        let route = route.ok_or_else(|| match head.method {
+            // To a host, which has no path (RFC 9110, section 9.3.6).
+            Method::CONNECT => request::not_served(),
+            _ => Refusal::no_route(),
+        })?;
         let upgrade = Upgrade::read(&self.config.auth, head)?;
         let refuse = |code, reason| Refusal::closing(code, reason, route, &upgrade);
         judge_origin(route, head).map_err(|(code, reason)| refuse(code, reason))?;
+        let (ip, process) = self.enter_stream(entrance, head, &origin, ip)?;
         let who = match self.identify(route, &route.auth.sources, head) {
             Ok(Some(identity)) => self.place(route, identity),
             Ok(None) => Ok(Who::Visitor),
@@ -183,7 +203,7 @@ impl Gate {
             who,
             upgrade,
             origin,
-            permits: Permits { _entrance: entrance.clone(), _ip: ip },
+            permits: Permits { _entrance: entrance.clone(), _ip: ip, _process: process },
         }))
     }
 
@@ -234,6 +254,24 @@ impl Gate {
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// A socket that is one of many on its connection is counted as if it had one of its own. `ip`: its place among the
+    /// connections of an address that a trusted proxy names.
+    fn enter_stream(
+        &self,
+        entrance: &Entrance,
+        head: &Parts,
+        origin: &forwarded::Client,
+        ip: Option<IpPermit>,
+    ) -> Result<(Option<IpPermit>, Option<ProcessPermit>), Refusal> {
+        if head.version != Version::HTTP_2 {
+            return Ok((ip, None));
+        }
+        let process = self.limiter.enter().map_err(Refusal::denied)?;
+        let own = origin.ip.filter(|_| !entrance.knock.trusted);
+        let own = own.map(|ip| self.limiter.enter_ip(ip)).transpose().map_err(Refusal::denied)?;
+        Ok((own.or(ip), Some(process)))
     }
 
     /// Who the request's token names; `None` where the first message must tell.

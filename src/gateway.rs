@@ -16,7 +16,7 @@ use crate::notify::{Notifier, watchdog_period};
 use crate::rooms::desk::Desk;
 use crate::rooms::{self, Shared};
 use crate::store::{Store, StoreError};
-use crate::tls::{self, Tls};
+use crate::tls::{self, ALPN_HTTP1, ALPN_HTTP2, Tls};
 use crate::upstream::{self, Upstreams};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -270,7 +270,10 @@ impl Parts {
         }
         let load = |l: &crate::config::Listener| match l.tls.as_slice() {
             [] => Ok(None),
-            certificates => Tls::load(certificates).map(|tls| Some(Arc::new(tls))).map_err(|e| e.to_string()),
+            certificates => {
+                let alpn: &[&[u8]] = if l.http2 { &[ALPN_HTTP2, ALPN_HTTP1] } else { &[ALPN_HTTP1] };
+                Tls::load_with(certificates, alpn).map(|tls| Some(Arc::new(tls))).map_err(|e| e.to_string())
+            }
         };
         Ok(Parts {
             tls: config.listeners.iter().map(load).collect::<Result<_, _>>()?,

@@ -1,21 +1,25 @@
 //! Sockets that listen: connections are accepted on the main thread, judged by their address, and
-//! handed to the least loaded shard. A connection never moves again.
+//! handed to the least loaded shard. A connection never moves again. Where a PROXY header names the address, the shard
+//! judges it.
 mod bind;
 mod intake;
+mod proxy_header;
 
 pub use bind::{Bound, bind};
 pub use intake::{Intake, Job, Sockets, run};
 
+use crate::admission::forwarded::Ends;
 use crate::admission::refusal::Refusal;
 use crate::admission::{Gate, Knock};
-use crate::metrics::{Handshake, Metrics};
+use crate::limits::{Denied, ProcessPermit};
+use crate::metrics::{Handshake, Metrics, ShardMetrics};
+use crate::outbox::wire::Socket;
 use bytes::Bytes;
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
 /// How long accepting rests when descriptors or memory are short.
@@ -29,11 +33,31 @@ const TELL: Duration = Duration::from_secs(1);
 pub struct Arrival {
     /// The socket.
     pub socket: Accepted,
-    /// Its permits.
-    pub knock: Knock,
+    /// How far it was let in.
+    pub let_in: LetIn,
     /// Its listener.
     pub listener: usize,
 }
+
+/// How far a connection was let in before its shard has it.
+pub enum LetIn {
+    /// As far as its address goes.
+    Knocked(Knock),
+    /// Into the process alone: a PROXY header names the address. Who sends none has no address that could be held to
+    /// anything; what bounds these is the place in the process, and a deadline of their own.
+    Unnamed {
+        /// The place.
+        process: ProcessPermit,
+        /// The ends of the proxy's own connection.
+        ends: Option<Ends>,
+        /// Who may be told that it is not let in.
+        told: Told,
+    },
+}
+
+/// The places of those that are told why they are refused.
+#[derive(Clone)]
+pub struct Told(Arc<Semaphore>);
 
 /// An accepted socket that belongs to no runtime yet.
 pub enum Accepted {
@@ -48,13 +72,13 @@ pub struct Acceptor {
     gate: Arc<Gate>,
     metrics: Arc<Metrics>,
     shards: Vec<Intake>,
-    told: Arc<Semaphore>,
+    told: Told,
 }
 
 impl Acceptor {
     /// Hands connections to these shards.
     pub fn new(gate: Arc<Gate>, metrics: Arc<Metrics>, shards: Vec<Intake>) -> Acceptor {
-        Acceptor { gate, metrics, shards, told: Arc::new(Semaphore::new(TOLD_MAX)) }
+        Acceptor { gate, metrics, shards, told: Told(Arc::new(Semaphore::new(TOLD_MAX))) }
     }
 
     /// Accepts until it is dropped. While every shard's queue is full, or the process has no
@@ -88,34 +112,59 @@ impl Acceptor {
         sleep(PAUSE).await;
     }
 
-    async fn arrived(&self, socket: Accepted, peer: Option<IpAddr>, listener: usize) {
-        match self.gate.knock(peer, listener) {
-            Ok(knock) => {
+    async fn arrived(&self, socket: Accepted, ends: Option<Ends>, listener: usize) {
+        match self.let_in(ends, listener) {
+            Ok(let_in) => {
                 let least = self.shards.iter().min_by_key(|s| s.load.now());
                 if let Some(shard) = least {
-                    shard.send(Arrival { socket, knock, listener }).await;
+                    shard.send(Arrival { socket, let_in, listener }).await;
                 }
             }
             Err(denied) => {
-                let refusal = Refusal::denied(denied);
-                self.metrics.elsewhere().refused(refusal.reason);
-                self.metrics.elsewhere().handshake(Handshake::Refused);
                 let tls = !self.gate.config().listeners[listener].tls.is_empty();
-                if let Ok(place) = self.told.clone().try_acquire_owned()
-                    && !tls
-                {
-                    tokio::spawn(async move {
-                        let _ = timeout(TELL, tell(socket, refusal)).await;
-                        drop(place);
-                    });
+                let refused = self.told.refuse(denied, self.metrics.elsewhere(), tls);
+                if let (Some(refused), Ok(socket)) = (refused, socket.into_socket()) {
+                    tokio::spawn(refused.tell(socket));
                 }
             }
         }
     }
+
+    fn let_in(&self, ends: Option<Ends>, listener: usize) -> Result<LetIn, Denied> {
+        let process = self.gate.enter()?;
+        if self.gate.config().listeners[listener].proxy_protocol {
+            return Ok(LetIn::Unnamed { process, ends, told: self.told.clone() });
+        }
+        self.gate.knock(process, ends, listener).map(LetIn::Knocked)
+    }
+}
+
+impl Told {
+    /// Counts a connection that found no place; it may be told why where it is not to be greeted by TLS first and few
+    /// are told just now.
+    fn refuse(&self, denied: Denied, metrics: &ShardMetrics, tls: bool) -> Option<Refused> {
+        let refusal = Refusal::denied(denied);
+        metrics.refused(refusal.reason);
+        metrics.handshake(Handshake::Refused);
+        let place = self.0.clone().try_acquire_owned().ok().filter(|_| !tls)?;
+        Some(Refused { refusal, _place: place })
+    }
+}
+
+/// A refused connection that is told why.
+struct Refused {
+    refusal: Refusal,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Refused {
+    async fn tell(self, socket: Socket) {
+        let _ = timeout(TELL, tell(socket, &self.refusal)).await;
+    }
 }
 
 /// Answers a connection that found no place, without looking at what it asks.
-async fn tell(socket: Accepted, refusal: Refusal) -> io::Result<()> {
+async fn tell(mut socket: Socket, refusal: &Refusal) -> io::Result<()> {
     let body = refusal.body();
     let wait = refusal.retry_after_seconds().unwrap_or(1);
     let status = refusal.status;
@@ -126,7 +175,6 @@ async fn tell(socket: Accepted, refusal: Refusal) -> io::Result<()> {
         status.canonical_reason().unwrap_or_default(),
         body.len()
     );
-    let mut socket = socket.into_socket()?;
     socket.write_all(&Bytes::from(text)).await?;
     socket.shutdown().await?;
     // What the peer still sends is read, or a reset would take the answer from it.

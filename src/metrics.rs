@@ -7,7 +7,7 @@ mod labels;
 mod process;
 mod servers;
 
-pub use labels::{Asked, AskedOutcome, Direction, Handshake, Refused, ServiceLabel, ToldOutcome};
+pub use labels::{Asked, AskedOutcome, Direction, Handshake, Refused, ServiceLabel, StatusClass, ToldOutcome};
 pub use servers::ServerLevels;
 
 use crate::close::{By, Close};
@@ -131,6 +131,8 @@ pub struct ShardMetrics {
     backlog_bytes: Gauge,
     handshakes: [AtomicU64; Handshake::COUNT],
     refusals: [AtomicU64; Refused::COUNT],
+    requests: [AtomicU64; StatusClass::COUNT],
+    requests_in_flight: Gauge,
     closes: [[[AtomicU64; labels::CODES]; labels::BY.len()]; ServiceLabel::COUNT],
     panics: AtomicU64,
     accept_pauses: AtomicU64,
@@ -188,6 +190,21 @@ impl ShardMetrics {
     /// A request or connection was refused.
     pub fn refused(&self, reason: Refused) {
         self.refusals[reason as usize].fetch_add(1, Relaxed);
+    }
+
+    /// An ordinary request was let in.
+    pub fn request_began(&self) {
+        self.requests_in_flight.add(1);
+    }
+
+    /// It was answered with this status, by a backend or for the want of one.
+    pub fn request(&self, status: u16) {
+        self.requests[StatusClass::of(status) as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Its answer has ended, or the client has gone.
+    pub fn request_ended(&self) {
+        self.requests_in_flight.subtract(1);
     }
 
     /// How a session ended. A number outside the gateway's table counts as `peer`, a Close without

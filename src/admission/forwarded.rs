@@ -5,13 +5,31 @@ use hyper::http::uri::Authority;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 
+/// Both ends of a connection: the socket's own, or what a PROXY header says. IPv4 addresses that are mapped to IPv6 are
+/// IPv4 here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// Who connected.
+    pub peer: SocketAddr,
+    /// To what.
+    pub local: SocketAddr,
+}
+
+impl Ends {
+    /// Of these addresses, mapped or not.
+    pub fn new(peer: SocketAddr, local: SocketAddr) -> Ends {
+        let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        Ends { peer: canonical(peer), local: canonical(local) }
+    }
+}
+
 /// The client behind a request.
 #[derive(Debug, Clone)]
 pub struct Client {
     /// Its address; unknown behind a Unix socket that no proxy speaks for.
     pub ip: Option<IpAddr>,
-    /// The address of the connection itself.
-    pub peer: Option<IpAddr>,
+    /// The ends of the connection itself; unknown of a Unix socket without a PROXY header that names them.
+    pub ends: Option<Ends>,
     /// The chain of addresses that a trusted proxy gave, as it came.
     pub chain: Option<String>,
     /// The `Forwarded` that a trusted proxy gave, where it is what is believed.
@@ -20,6 +38,21 @@ pub struct Client {
     pub proto: &'static str,
     /// The host it asked for.
     pub host: String,
+}
+
+impl Client {
+    /// The address of the connection itself.
+    pub fn peer(&self) -> Option<IpAddr> {
+        self.ends.map(|ends| ends.peer.ip())
+    }
+
+    /// Both ends as a PROXY header tells them: the client's, whose port is 0 where a trusted proxy named only its
+    /// address, and what it, or that proxy, connected to.
+    pub fn proxied(&self) -> Option<Ends> {
+        let Ends { peer, local } = self.ends?;
+        let peer = self.ip.filter(|ip| *ip != peer.ip()).map_or(peer, |ip| SocketAddr::new(ip, 0));
+        Some(Ends { peer, local })
+    }
 }
 
 /// Whether the peer is believed. On a Unix socket it is where any network is: only local processes
@@ -46,11 +79,12 @@ pub fn is_host(text: &str) -> bool {
 ///
 /// Beside an `X-Forwarded-For` no `Forwarded` counts: nearly every proxy keeps the first, and one that
 /// does not know the second passes on what the client wrote into it.
-pub fn client(peer: Option<IpAddr>, secure: bool, trusted: bool, networks: &[IpNet], head: &Parts) -> Client {
+pub fn client(ends: Option<Ends>, secure: bool, trusted: bool, networks: &[IpNet], head: &Parts) -> Client {
     let proto = if secure { "https" } else { "http" };
     let own_host = head.uri.authority().map(|a| a.as_str()).or_else(|| text(&head.headers, HOST.as_str()));
     let host = own_host.unwrap_or_default().to_owned();
-    let direct = Client { ip: peer.map(|ip| ip.to_canonical()), peer, chain: None, forwarded: None, proto, host };
+    let ip = ends.map(|ends| ends.peer.ip());
+    let direct = Client { ip, ends, chain: None, forwarded: None, proto, host };
     if !trusted {
         return direct;
     }
@@ -89,7 +123,7 @@ pub fn client(peer: Option<IpAddr>, secure: bool, trusted: bool, networks: &[IpN
             _ => proto,
         },
         host: said_host.filter(|h| is_host(h)).unwrap_or(direct.host),
-        peer,
+        ends,
     }
 }
 
@@ -136,7 +170,8 @@ mod tests {
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
         let peer: IpAddr = peer.parse().unwrap();
-        client(Some(peer), true, is_trusted(Some(peer), &networks), &networks, &head)
+        let ends = Ends::new((peer, 4711).into(), ([192, 0, 2, 1], 443).into());
+        client(Some(ends), true, is_trusted(Some(peer), &networks), &networks, &head)
     }
 
     #[test]
@@ -172,6 +207,14 @@ mod tests {
         ] {
             assert_eq!(of("10.0.0.1", &[("x-forwarded-for", chain)]).ip.unwrap().to_string(), ip, "{chain}");
         }
+    }
+
+    #[test]
+    fn a_port_is_known_of_who_is_connected_alone() {
+        let proxied = |headers: &[(&str, &str)]| of("10.0.0.1", headers).proxied().unwrap();
+        assert_eq!(proxied(&[]).peer, "10.0.0.1:4711".parse().unwrap());
+        let behind = proxied(&[("x-forwarded-for", "1.1.1.1:99")]);
+        assert_eq!(behind, Ends { peer: "1.1.1.1:0".parse().unwrap(), local: "192.0.2.1:443".parse().unwrap() });
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub struct Refusal {
 /// What the 101 of a refusal says.
 #[derive(Debug)]
 struct Accept {
-    accept: HeaderValue,
+    accept: Option<HeaderValue>,
     protocol: Option<HeaderValue>,
 }
 
@@ -126,7 +126,9 @@ impl Refusal {
         let mut response = Response::new(Full::default());
         let headers = response.headers_mut();
         if let Some(accept) = &self.closing {
-            upgrade::switch(headers, &accept.accept);
+            if let Some(accept) = &accept.accept {
+                upgrade::switch(headers, accept);
+            }
             if let Some(protocol) = &accept.protocol {
                 headers.insert(SEC_WEBSOCKET_PROTOCOL, protocol.clone());
             }
@@ -147,6 +149,9 @@ impl Refusal {
             StatusCode::UPGRADE_REQUIRED => {
                 headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
                 headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+                headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            }
+            StatusCode::BAD_REQUEST if self.reason == Refused::Version => {
                 headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             }
             StatusCode::METHOD_NOT_ALLOWED => {

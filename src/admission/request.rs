@@ -10,7 +10,7 @@ use hyper::{Method, StatusCode};
 use smallvec::SmallVec;
 
 /// What is served by ordinary requests, for `Allow`.
-pub(super) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -18,8 +18,7 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// may not know (RFC 9112, section 6.1).
 pub(super) fn check(head: &Parts) -> Result<(), Refusal> {
     if [Method::CONNECT, Method::TRACE].contains(&head.method) {
-        let message = "this method is not served";
-        return Err(Refusal::plain(StatusCode::METHOD_NOT_ALLOWED, Refused::Method, message).allow(METHODS));
+        return Err(not_served());
     }
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return Ok(()) };
@@ -29,6 +28,12 @@ pub(super) fn check(head: &Parts) -> Result<(), Refusal> {
         return Err(Refusal::plain(StatusCode::BAD_REQUEST, Refused::Malformed, message));
     }
     Ok(())
+}
+
+/// The refusal of a method.
+pub(super) fn not_served() -> Refusal {
+    let message = "this method is not served";
+    Refusal::plain(StatusCode::METHOD_NOT_ALLOWED, Refused::Method, message).allow(METHODS)
 }
 
 /// Whether a browser asks what a page of another origin may do: it sends no credentials then (Fetch, section 4.8).

@@ -11,7 +11,7 @@ use crate::metrics::{Handshake, Refused};
 use crate::outbox::wire::Wire;
 use crate::session::{self, Surroundings, Upgraded};
 use crate::shard::Shard;
-use crate::upstream::{Backend, Forward, Unopened};
+use crate::upstream::{Backend, Forward, Proxied, Unopened};
 use crate::ws::deflate;
 use hyper::header::{HeaderMap, HeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL};
 use hyper::http::request::Parts;
@@ -81,7 +81,7 @@ impl Front {
         let opens = self.opening.enter();
         match self.around.gate.admit(entrance, &head).await {
             Ok(Entered::Session(admitted)) => self.open(entrance, admitted, &head, opens).await,
-            Ok(Entered::Request(passed)) => self.pass(entrance, passed, head, body, opens).await,
+            Ok(Entered::Request(passed)) => self.pass(passed, head, body).await,
             Err(refusal) => self.refuse(entrance, &refusal),
         }
     }
@@ -172,19 +172,15 @@ impl Front {
         opens: Opens,
     ) -> Answer {
         self.around.shard.metrics().handshake(Handshake::Accepted);
-        let accept = Some(admitted.upgrade.accept.clone());
+        let accept = admitted.upgrade.accept.clone();
         let (around, admitted) = (self.around.clone(), Box::new(admitted));
         Answer::Switch(Switch { headers, accept, then: Then::Session { around, admitted, deflate, backend, opens } })
     }
 
     fn refuse(&self, entrance: &Rc<Entrance>, refusal: &Refusal) -> Answer {
-        self.around.shard.metrics().handshake(Handshake::Refused);
-        self.decline(entrance, refusal)
-    }
-
-    /// Says no to a request that may have been let in.
-    pub(super) fn decline(&self, entrance: &Rc<Entrance>, refusal: &Refusal) -> Answer {
-        self.around.shard.metrics().refused(refusal.reason);
+        let metrics = self.around.shard.metrics();
+        metrics.refused(refusal.reason);
+        metrics.handshake(Handshake::Refused);
         tracing::debug!(target: "wsgate::admission", reason = refusal.reason.label(), "refused");
         let response = refusal.response().map(Body::Full);
         match refusal.close() {
@@ -215,10 +211,10 @@ pub(super) fn describe<'a>(
         version: head.version,
         forwarded_for: origin.chain.as_deref(),
         forwarded: origin.forwarded.as_deref(),
-        peer_ip: origin.peer,
+        peer_ip: origin.peer(),
         proto: origin.proto,
         host: &origin.host,
         client_id: identity.filter(|identity| !identity.is_anonymous()).map(|identity| &*identity.client),
-        proxied: None,
+        proxied: origin.proxied().map(|ends| Proxied { source: ends.peer, destination: ends.local }),
     }
 }

@@ -1,5 +1,6 @@
 //! Binding, and accepting: the socket leaves the main thread's runtime, it will belong to a shard's.
 use super::Accepted;
+use crate::admission::forwarded::Ends;
 use crate::config::{Address, Config};
 use crate::outbox::wire::Socket;
 use socket2::{Domain, Protocol, SockAddr, Type};
@@ -130,12 +131,13 @@ impl Bound {
         Ok(Bound { socket: listening.map_err(|e| format!("{address}: {e}"))?, listener, address, path })
     }
 
-    /// The next connection.
-    pub async fn accept(&self) -> io::Result<(Accepted, Option<IpAddr>)> {
+    /// The next connection, with both its ends where these are addresses.
+    pub async fn accept(&self) -> io::Result<(Accepted, Option<Ends>)> {
         Ok(match &self.socket {
             Listening::Tcp(listener) => {
                 let (socket, peer) = listener.accept().await?;
-                (Accepted::Tcp(socket.into_std()?), Some(peer.ip().to_canonical()))
+                let ends = Ends::new(peer, socket.local_addr()?);
+                (Accepted::Tcp(socket.into_std()?), Some(ends))
             }
             Listening::Unix(listener) => (Accepted::Unix(listener.accept().await?.0.into_std()?), None),
         })

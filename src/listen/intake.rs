@@ -1,9 +1,11 @@
 //! A shard's way in: arrivals become connections on its thread.
-use super::Arrival;
+use super::proxy_header::{self, Fault};
+use super::{Arrival, LetIn};
 use crate::admission::Entrance;
+use crate::admission::forwarded::Ends;
 use crate::front::{self, Front};
 use crate::metrics::Handshake;
-use crate::outbox::wire::Stream;
+use crate::outbox::wire::{Socket, Stream};
 use crate::session;
 use crate::shard::{Load, LoadPermit, Place};
 use std::io::ErrorKind;
@@ -11,11 +13,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 /// Arrivals that may wait for one shard; then accepting pauses.
 const QUEUE: usize = 1024;
+
+/// How long after the window ordinary requests may still run. Then they are cut off: a stream of events has no other end.
+const PAST_WINDOW: Duration = Duration::from_secs(1);
+
+/// How long a PROXY header may take, within `header_timeout`: a proxy sends it at once.
+const PROXY_HEADER_WITHIN: Duration = Duration::from_secs(5);
 
 /// How a peer goes away within its TLS handshake.
 const GONE: [ErrorKind; 3] = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
@@ -75,9 +83,11 @@ pub async fn run(front: Rc<Front>, sockets: Arc<Sockets>, mut jobs: Receiver<Job
             Job::Lost(server) => session::lose(&front.around.shard, server),
             Job::Drain(window) => {
                 let shard = &front.around.shard;
+                front.opening.stop();
                 shard.drain(window);
-                while shard.sessions() > 0 || !front.opening.is_empty() {
-                    front.opening.emptied().await;
+                let deadline = Instant::now() + window + PAST_WINDOW;
+                while shard.sessions() > 0 || (!front.opening.is_empty() && Instant::now() < deadline) {
+                    let _ = timeout_at(deadline, front.opening.emptied()).await;
                     shard.emptied().await;
                 }
                 return;
@@ -86,12 +96,30 @@ pub async fn run(front: Rc<Front>, sockets: Arc<Sockets>, mut jobs: Receiver<Job
     }
 }
 
-/// TLS where the listener has it, then HTTP.
+/// A PROXY header and TLS where the listener has them, then HTTP.
 async fn connection(front: Rc<Front>, sockets: Arc<Sockets>, arrival: Arrival, place: Place) {
     let (tls, head_timeout) = &sockets.0[arrival.listener];
     let deadline = Instant::now() + *head_timeout;
     let metrics = front.around.shard.metrics();
-    let Ok(socket) = arrival.socket.into_socket() else { return metrics.handshake(Handshake::Disconnected) };
+    let Ok(mut socket) = arrival.socket.into_socket() else { return metrics.handshake(Handshake::Disconnected) };
+    let knock = match arrival.let_in {
+        LetIn::Knocked(knock) => knock,
+        LetIn::Unnamed { process, ends, told } => {
+            let named = match read_ends(&mut socket, PROXY_HEADER_WITHIN.min(*head_timeout)).await {
+                Ok(named) => named.or(ends),
+                Err(outcome) => return metrics.handshake(outcome),
+            };
+            match front.around.gate.knock(process, named, arrival.listener) {
+                Ok(knock) => knock,
+                Err(denied) => {
+                    if let Some(refused) = told.refuse(denied, metrics, tls.is_some()) {
+                        tokio::task::spawn_local(refused.tell(socket));
+                    }
+                    return;
+                }
+            }
+        }
+    };
     let stream = match tls {
         None => Stream::Plain(socket),
         Some(acceptor) => match timeout_at(deadline, acceptor.accept(socket)).await {
@@ -105,6 +133,18 @@ async fn connection(front: Rc<Front>, sockets: Arc<Sockets>, arrival: Arrival, p
         },
     };
     let left = deadline.saturating_duration_since(Instant::now());
-    let entrance = Rc::new(Entrance::new(arrival.knock, place));
+    let entrance = Rc::new(Entrance::new(knock, place));
     Box::pin(front::serve(front, stream, entrance, left)).await;
+}
+
+/// What the PROXY header says of a connection, or how its handshake ended for want of one.
+async fn read_ends(socket: &mut Socket, within: Duration) -> Result<Option<Ends>, Handshake> {
+    let why = match timeout(within, proxy_header::read(socket)).await {
+        Ok(Ok(ends)) => return Ok(ends),
+        Ok(Err(Fault::Gone)) => return Err(Handshake::Disconnected),
+        Ok(Err(Fault::Malformed(why))) => why,
+        Err(_) => "not in time",
+    };
+    tracing::debug!(target: "wsgate::listen", why, "no PROXY header");
+    Err(Handshake::ProxyHeader)
 }

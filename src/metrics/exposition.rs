@@ -1,5 +1,5 @@
 //! The families, their names and their help, summed over the blocks.
-use super::labels::{self, Asked, AskedOutcome, Direction, Handshake, Refused, ServiceLabel, ToldOutcome};
+use super::labels::{self, Asked, AskedOutcome, Direction, Handshake, Refused, ServiceLabel, StatusClass, ToldOutcome};
 use super::{Blocks, Gauge, LAG_BOUNDS, ServerLevels, ShardMetrics, process::Process};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
@@ -71,7 +71,13 @@ impl Blocks {
         let reasons = Refused::ALL
             .iter()
             .map(|&reason| ([("reason", reason.label())], self.sum(|s| &s.refusals[reason as usize])));
-        counters(out, "wsgate_refusals", "Requests and connections that were refused", reasons)
+        counters(out, "wsgate_refusals", "Requests and connections that were refused", reasons)?;
+        let classes = StatusClass::ALL
+            .iter()
+            .map(|&class| ([("status", class.label())], self.sum(|s| &s.requests[class as usize])));
+        counters(out, "wsgate_requests", "Ordinary requests that were passed on, by their answer's status", classes)?;
+        let in_flight = self.level(|s| &s.requests_in_flight);
+        gauge(out, "wsgate_requests_in_flight", "Ordinary requests whose answer has not ended", in_flight)
     }
 
     fn closes(&self, out: &mut DescriptorEncoder) -> Result {

@@ -31,6 +31,8 @@ labels! {
         Passed = "passed",
         /// A check of admission said no; [`Refused`] counts the reason.
         Refused = "refused",
+        /// No PROXY header came, or not in time.
+        ProxyHeader = "proxy_header",
         /// TLS could not be agreed on, or what came was not TLS.
         TlsFailed = "tls_failed",
         /// The TLS handshake was not done within `header_timeout`.
@@ -79,6 +81,8 @@ labels! {
         Backend = "backend",
         /// The gateway is stopping.
         Draining = "draining",
+        /// An HTTP/2 connection whose frames brought nothing (GOAWAY with ENHANCE_YOUR_CALM).
+        Flood = "flood",
     }
 }
 
@@ -91,6 +95,31 @@ labels! {
         Rooms = "rooms",
         /// Relays to an upstream.
         Proxy = "proxy",
+    }
+}
+
+labels! {
+    /// The class of an answer's status, by `status`.
+    pub enum StatusClass {
+        /// 200 to 299, or informational.
+        Success = "2xx",
+        /// 300 to 399.
+        Redirection = "3xx",
+        /// 400 to 499.
+        ClientError = "4xx",
+        /// 500 and above.
+        ServerError = "5xx",
+    }
+}
+
+impl StatusClass {
+    pub(super) fn of(status: u16) -> StatusClass {
+        match status {
+            ..300 => StatusClass::Success,
+            300..400 => StatusClass::Redirection,
+            400..500 => StatusClass::ClientError,
+            500.. => StatusClass::ServerError,
+        }
     }
 }
 

@@ -60,6 +60,8 @@ pub struct Backend {
     pub headers: HeaderMap,
     /// Which reserved bits the negotiated extensions may set.
     pub rsv: Rsv,
+    /// Whether the client may compress with what it sent before (RFC 7692, section 7.1.1.2).
+    pub client_takeover: bool,
     /// The server, used until this is dropped.
     pub lease: Lease,
 }
@@ -110,7 +112,8 @@ pub(super) async fn upgrade(stream: Stream, lease: Lease, forward: Forward<'_>) 
     passed_on.remove(header::CONTENT_LENGTH);
     // A copy: hyper's buffer is large, and would live as long as this part of it.
     let early = Bytes::copy_from_slice(&parts.read_buf);
-    Ok(Backend { wire: parts.io.into_inner().into(), early, headers: passed_on, rsv, lease })
+    let client_takeover = client_takeover(&passed_on);
+    Ok(Backend { wire: parts.io.into_inner().into(), early, headers: passed_on, rsv, client_takeover, lease })
 }
 
 fn unavailable(status: StatusCode, server: &Server, why: &str) -> Unopened {
@@ -202,6 +205,13 @@ impl Offer {
         }
         Ok(rsv)
     }
+}
+
+/// Whether a 101 leaves it to the client to take its window over. What cannot be read is no promise.
+fn client_takeover(answer: &HeaderMap) -> bool {
+    let chosen = headers::elements(answer.get_all(header::SEC_WEBSOCKET_EXTENSIONS));
+    let mut parameters = chosen.flat_map(|element| element.split(|byte| *byte == b';').skip(1));
+    !parameters.any(|parameter| parameter.trim_ascii() == b"client_no_context_takeover")
 }
 
 /// The name in front of an extension's parameters.

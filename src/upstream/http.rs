@@ -10,7 +10,7 @@ pub use line::Lines;
 use super::handshake::Forward;
 use super::headers;
 use super::pool::{Affinity, Upstreams};
-use super::server::{Lease, Server};
+use super::server::{Lease, Proxied, Server};
 use bytes::Bytes;
 use exchange::{Exchange, Quiet};
 use hyper::body::Incoming;
@@ -22,7 +22,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 use tokio::time::sleep;
 use upload::Upload;
 
@@ -34,9 +34,6 @@ pub type BodyError = Box<dyn Error + Send + Sync>;
 
 /// How long a body that waits for `100 Continue` is held back (RFC 9110, section 10.1.1: not for ever).
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
-
-/// Informational answers that may wait to be looked at; more are not.
-const INFORMATIONAL_MAX: usize = 8;
 
 /// An ordinary request on its way to a backend.
 pub struct Ordinary<'a> {
@@ -109,17 +106,13 @@ impl Lines {
                 }
             }
             exchange.touch();
-            let line = match server.dial(forward.proxied).await {
-                Ok(stream) => Line::new(stream, server.clone()).await.map_err(|e| e.to_string()),
-                Err(undialed) => {
-                    failed = Unanswered { status: undialed.status(), reason: undialed.to_string() };
+            let line = match connect(&server, forward.proxied).await {
+                Ok(line) => line,
+                Err(why) => {
+                    failed = why;
                     upload = Some(request.into_body());
                     continue;
                 }
-            };
-            let line = match line {
-                Ok(line) => line,
-                Err(why) => return Err(Unanswered::bad(&server, why)),
             };
             match self.exchange(line, &exchange, request).await {
                 Sent::Answered(answer) => return Ok(answer),
@@ -137,11 +130,14 @@ impl Lines {
     async fn exchange(self: &Rc<Self>, mut line: Line, exchange: &Rc<Exchange>, mut request: Request<Upload>) -> Sent {
         let lease = Lease::new(line.server.clone());
         let held = request.headers().contains_key(header::EXPECT);
-        let (inform, mut informed) = mpsc::channel(INFORMATIONAL_MAX);
+        let continues = Arc::new(Notify::new());
         if held {
             exchange.hold();
+            let continues = continues.clone();
             hyper::ext::on_informational(&mut request, move |answer| {
-                let _ = inform.try_send(answer.status());
+                if answer.status() == StatusCode::CONTINUE {
+                    continues.notify_one();
+                }
             });
         }
         exchange.touch();
@@ -153,11 +149,7 @@ impl Lines {
                 tokio::select! {
                     biased;
                     answered = &mut answer => break answered,
-                    Some(status) = informed.recv(), if exchange.is_held() => {
-                        if status == StatusCode::CONTINUE {
-                            exchange.release();
-                        }
-                    }
+                    () = continues.notified(), if exchange.is_held() => exchange.release(),
                     () = &mut waited, if exchange.is_held() => exchange.release(),
                     () = quiet.expired() => return Sent::Failed(late(&line.server)),
                 }
@@ -169,26 +161,25 @@ impl Lines {
                 None if exchange.has_expired() => Sent::Failed(late(&line.server)),
                 None => Sent::Failed(Unanswered::bad(&line.server, Chain(&error.into_error()))),
             },
-            Ok(answer) => match judge(&answer) {
+            Ok(mut answer) => match judge(&answer) {
                 Err(why) => Sent::Failed(Unanswered::bad(&line.server, why)),
-                Ok(()) => Sent::Answered(self.answer(answer, line, lease, exchange.clone())),
+                Ok(()) => {
+                    exchange.head_has_come();
+                    let received = std::mem::replace(answer.version_mut(), Version::HTTP_11);
+                    headers::for_client(answer.headers_mut(), received);
+                    Sent::Answered(Download::new(answer, line, lease, exchange.clone(), self.clone()))
+                }
             },
         }
     }
+}
 
-    fn answer(
-        self: &Rc<Self>,
-        answer: Response<Incoming>,
-        line: Line,
-        lease: Lease,
-        exchange: Rc<Exchange>,
-    ) -> Response<Download> {
-        exchange.head_has_come();
-        let (mut head, body) = answer.into_parts();
-        headers::for_client(&mut head.headers, head.version);
-        head.version = Version::HTTP_11;
-        Response::from_parts(head, Download::new(body, line, lease, exchange, self.clone()))
-    }
+async fn connect(server: &Arc<Server>, proxied: Option<Proxied>) -> Result<Line, Unanswered> {
+    let stream = server.dial(proxied).await.map_err(|undialed| {
+        let reason = undialed.to_string();
+        Unanswered { status: undialed.status(), reason }
+    })?;
+    Line::new(stream, server.clone()).await.map_err(|error| Unanswered::bad(server, error))
 }
 
 fn late(server: &Arc<Server>) -> Unanswered {

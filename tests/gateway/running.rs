@@ -48,7 +48,7 @@ fn check_tells_every_fault_with_its_place() {
 #[test]
 fn keys_of_later_features_are_refused_and_not_ignored() {
     for (key, config) in [
-        ("proxy_protocol", listener("127.0.0.1:0", "proxy_protocol = true") + OPEN + ECHO),
+        ("systemd", listener("systemd:https", "") + OPEN + ECHO),
         ("redis", format!("{PLAIN}{OPEN}{ECHO}[cluster]\nredis = \"redis://127.0.0.1:6379\"\n")),
         ("https", format!("{PLAIN}{OPEN}{ROOMS}[rooms.hook]\nurl = \"https://app/\"\nevents = [\"join\"]\n")),
     ] {

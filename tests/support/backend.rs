@@ -1,5 +1,6 @@
 //! Programs nobody here wrote: servers and clients of npm and PyPI, curl, Chromium; and a backend that only
 //! records what it received.
+use super::message::Message;
 use super::{DEADLINE, skip, within};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -123,10 +124,12 @@ pub struct Recorder {
 }
 
 type Received = Arc<Mutex<Vec<Vec<u8>>>>;
-type Answer = Arc<dyn Fn(&str) -> Vec<u8> + Send + Sync>;
+
+/// What is answered to a request of this head.
+type Answers = Arc<dyn Fn(&str) -> Vec<u8> + Send + Sync>;
 
 impl Recorder {
-    /// Answers the first request head of every connection with what `answer` makes of it, and goes on
+    /// Answers every request of a connection with what `answer` makes of its head, up to a 101, and goes on
     /// recording.
     pub async fn start(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Recorder {
         Recorder::accept(answer, |tcp| async { Some(tcp) }).await
@@ -221,23 +224,36 @@ pub fn switch(head: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-async fn record(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: Answer, all: Received, number: usize) {
+async fn record(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: Answers, all: Received, number: usize) {
     let mut chunk = [0; 4096];
-    let mut answered = false;
+    let (mut answered, mut switched) = (0, false);
     while let Ok(Ok(n @ 1..)) = tokio::time::timeout(DEADLINE, stream.read(&mut chunk)).await {
-        let head = {
-            let received = &mut all.lock().unwrap()[number];
-            received.extend_from_slice(&chunk[..n]);
-            let end = received.windows(4).position(|w| w == b"\r\n\r\n");
-            end.map(|end| String::from_utf8_lossy(&received[..end]).into_owned())
-        };
-        if let (Some(head), false) = (head, answered) {
-            answered = true;
-            if stream.write_all(&answer(&head)).await.is_err() {
+        all.lock().unwrap()[number].extend_from_slice(&chunk[..n]);
+        while !switched {
+            let whole = {
+                let received = &all.lock().unwrap()[number];
+                if answered == 0 {
+                    answered = proxy_header(received);
+                }
+                received.get(answered..).and_then(Message::first_of)
+            };
+            let Some((message, length)) = whole else { break };
+            answered += length;
+            let answer = answer(&message.head);
+            switched = answer.starts_with(b"HTTP/1.1 101");
+            if stream.write_all(&answer).await.is_err() {
                 return;
             }
         }
     }
+}
+
+/// The length of the PROXY header, version 2, that a connection begins with, 0 for none.
+fn proxy_header(received: &[u8]) -> usize {
+    if received.len() < 16 || !received.starts_with(b"\r\n\r\n\0\r\nQUIT\n") {
+        return 0;
+    }
+    16 + usize::from(u16::from_be_bytes([received[14], received[15]]))
 }
 
 /// A port of this machine on which nobody listens.

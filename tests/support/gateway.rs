@@ -194,6 +194,14 @@ impl Gateway {
         (head.status, String::from_utf8(raw.read_body(&head).await).unwrap())
     }
 
+    /// The sum of all series of this name that carry these labels, as in `outcome="refused"`.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let metrics = self.admin_get("/metrics").await.1;
+        let series = metrics.lines().filter(|l| !l.starts_with('#') && l.starts_with(name));
+        let series = series.filter(|l| labels.iter().all(|label| l.contains(label)));
+        series.map(|l| l.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
     /// Standard error so far.
     pub fn log(&self) -> String {
         self.log.lines.lock().unwrap().join("\n")

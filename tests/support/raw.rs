@@ -51,6 +51,11 @@ impl Asked {
         assert_eq!(values.next(), None, "{name} stands twice: {self:?}");
         value
     }
+
+    /// All values of a header, its name in lower case.
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        self.head.headers.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect()
+    }
 }
 
 impl Frame {
@@ -284,6 +289,12 @@ impl RawWs {
             assert_eq!(number, code, "{reason}");
             return reason;
         }
+    }
+
+    /// Whatever still comes until the connection ends.
+    pub async fn read_to_end(&mut self) -> String {
+        while self.fill().await {}
+        String::from_utf8_lossy(&std::mem::take(&mut self.rest)).into_owned()
     }
 
     /// The other side ends the connection in order, without a reset, and sends nothing more.

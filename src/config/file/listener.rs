@@ -25,7 +25,6 @@ fn listener(table: &Table, world: &World) -> (Listener, Option<Place>) {
         table.missing("address", Some("write it as in address = \"0.0.0.0:8443\""));
     }
     let address = entry.as_ref().and_then(|e| address(e, world)).unwrap_or(Address::Tcp(vec![]));
-    table.only_flag("proxy_protocol", false);
     let proxies = table.entry("trusted_proxies").and_then(|e| e.list(1024)).unwrap_or_default();
     let listener = Listener {
         address,
@@ -37,7 +36,7 @@ fn listener(table: &Table, world: &World) -> (Listener, Option<Place>) {
         ),
         tls: table.tables("tls", "listener.tls").iter().filter_map(|t| certificate(t, world)).collect(),
         http2: table.flag("http2", true),
-        proxy_protocol: false,
+        proxy_protocol: table.flag("proxy_protocol", false),
         client_ca: None,
     };
     (listener, entry.map(|e| e.place()))

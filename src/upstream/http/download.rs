@@ -5,6 +5,7 @@ use super::{BodyError, Lease};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::{Response, StatusCode};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,6 +18,9 @@ pub struct Download {
     body: Incoming,
     exchange: Rc<Exchange>,
     quiet: Quiet,
+    /// A 304 says the length of what it does not send (RFC 9110, section 8.6). hyper would leave that out where it knew
+    /// that nothing comes.
+    not_modified: bool,
     /// The last poll gave nothing.
     waiting: bool,
     ended: bool,
@@ -26,10 +30,20 @@ pub struct Download {
 }
 
 impl Download {
-    pub(super) fn new(body: Incoming, line: Line, lease: Lease, exchange: Rc<Exchange>, lines: Rc<Lines>) -> Download {
+    pub(super) fn new(
+        answer: Response<Incoming>,
+        line: Line,
+        lease: Lease,
+        exchange: Rc<Exchange>,
+        lines: Rc<Lines>,
+    ) -> Response<Download> {
+        let not_modified = answer.status() == StatusCode::NOT_MODIFIED;
         let quiet = Quiet::new(exchange.clone());
-        let ended = body.is_end_stream();
-        Download { body, exchange, quiet, waiting: false, ended, line: Some(line), lines, _lease: lease }
+        answer.map(|body| {
+            let ended = body.is_end_stream();
+            let (waiting, line) = (false, Some(line));
+            Download { body, exchange, quiet, not_modified, waiting, ended, line, lines, _lease: lease }
+        })
     }
 }
 
@@ -53,11 +67,11 @@ impl Body for Download {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        !self.not_modified && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        if self.not_modified { SizeHint::default() } else { self.body.size_hint() }
     }
 }
 
