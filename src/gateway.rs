@@ -6,7 +6,7 @@ mod thread;
 use crate::admin;
 use crate::admission::{Gate, token};
 use crate::bans::Bans;
-use crate::config::{Config, KeySource};
+use crate::config::{Config, KeySource, Listener};
 use crate::health::{Health, STALE_AFTER};
 use crate::hook::Hook;
 use crate::limits::Limiter;
@@ -16,7 +16,7 @@ use crate::notify::{Notifier, watchdog_period};
 use crate::rooms::desk::Desk;
 use crate::rooms::{self, Shared};
 use crate::store::{Store, StoreError};
-use crate::tls::{self, ALPN_HTTP1, ALPN_HTTP2, Tls};
+use crate::tls::{self, ALPN_HTTP1, ALPN_HTTP2, LoadError, Tls};
 use crate::upstream::{self, Upstreams};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -204,11 +204,20 @@ pub fn missing_files(config: &Config) -> Vec<String> {
     missing.extend(config.upstreams.iter().filter_map(|u| upstream::trust(u).err()).map(|error| error.to_string()));
     for listener in config.listeners.iter().filter(|l| !l.tls.is_empty()) {
         let made = listener.tls.iter().any(|c| c.generate && !c.certificate.exists() && !c.private_key.exists());
-        if !made && let Err(error) = Tls::load(&listener.tls) {
+        if !made && let Err(error) = load_tls(listener) {
             missing.push(error.to_string());
         }
     }
     missing
+}
+
+/// `None` for a listener of plain HTTP.
+fn load_tls(listener: &Listener) -> Result<Option<Tls>, LoadError> {
+    if listener.tls.is_empty() {
+        return Ok(None);
+    }
+    let alpn: &[&[u8]] = if listener.http2 { &[ALPN_HTTP2, ALPN_HTTP1] } else { &[ALPN_HTTP1] };
+    Tls::load_with(&listener.tls, alpn, listener.client_ca.as_deref()).map(Some)
 }
 
 /// Signals that people and service managers send.
@@ -268,13 +277,7 @@ impl Parts {
         if let Some(error) = upstreams.reload(&config.upstreams).first() {
             return Err(error.to_string());
         }
-        let load = |l: &crate::config::Listener| match l.tls.as_slice() {
-            [] => Ok(None),
-            certificates => {
-                let alpn: &[&[u8]] = if l.http2 { &[ALPN_HTTP2, ALPN_HTTP1] } else { &[ALPN_HTTP1] };
-                Tls::load_with(certificates, alpn).map(|tls| Some(Arc::new(tls))).map_err(|e| e.to_string())
-            }
-        };
+        let load = |listener| load_tls(listener).map(|tls| tls.map(Arc::new)).map_err(|e| e.to_string());
         Ok(Parts {
             tls: config.listeners.iter().map(load).collect::<Result<_, _>>()?,
             gate: Arc::new(gate),
@@ -301,8 +304,7 @@ impl Parts {
         };
         let (shared, inboxes) = Shared::new(config.server.shards, made_of);
         let timeouts = config.listeners.iter().map(|l| l.header_timeout);
-        let acceptors = self.tls.iter().map(|t| t.as_deref().map(Tls::acceptor));
-        let sockets = Arc::new(Sockets(acceptors.zip(timeouts).collect()));
+        let sockets = Arc::new(Sockets(self.tls.iter().cloned().zip(timeouts).collect()));
         let ending = Arc::new(Barrier::new(config.server.shards));
         let parts = inboxes.into_iter().enumerate().map(|(index, inbox)| ShardParts {
             index,

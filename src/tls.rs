@@ -1,5 +1,5 @@
 //! TLS 1.2 and 1.3 by rustls with aws-lc-rs: certificates read from files, chosen by SNI, and read
-//! again while sockets live.
+//! again while sockets live; and, where a listener asks for them, certificates of clients.
 mod choice;
 pub mod client;
 pub mod generate;
@@ -8,14 +8,15 @@ pub use crate::config::keys::LoadError;
 pub use generate::generate;
 
 use crate::config::{Certificate, keys};
-use choice::{Choice, Shown};
+use arc_swap::ArcSwap;
+use choice::Choice;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::server::NoServerSessionStorage;
+use tokio_rustls::rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{Error, InconsistentKeys, ServerConfig, version};
 
@@ -24,12 +25,21 @@ pub const ALPN_HTTP1: &[u8] = b"http/1.1";
 /// The ALPN name of HTTP/2 over TLS (RFC 9113, 3.2).
 pub const ALPN_HTTP2: &[u8] = b"h2";
 
-/// The TLS of a listener. Its certificates can be read again; its ticket keys stay, so that a client
+/// The TLS of a listener. Its files can be read again; its ticket keys stay, so that a client
 /// resumes its session also after a reload.
 pub struct Tls {
-    config: Arc<ServerConfig>,
-    shown: Arc<Shown>,
-    sources: Vec<Certificate>,
+    current: ArcSwap<ServerConfig>,
+    sources: Sources,
+    /// `None` where clients show certificates: each handshake looks at theirs anew.
+    ticketer: Option<Arc<dyn ProducesTickets>>,
+}
+
+/// What a listener's TLS is made of.
+#[derive(Debug, Clone)]
+struct Sources {
+    certificates: Vec<Certificate>,
+    client_ca: Option<PathBuf>,
+    alpn: Vec<Vec<u8>>,
 }
 
 /// Keys must not be printed.
@@ -40,56 +50,82 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Reads the certificates and offers HTTP/1.1 alone by ALPN. Files that are missing are not made
-    /// here ([`generate()`]).
+    /// Reads the certificates and offers HTTP/1.1 alone by ALPN; clients show no certificates. Files that are missing
+    /// are not made here ([`generate()`]).
     ///
     /// # Errors
     /// Names the file that cannot be read, or that holds no certificate or key, or the pair that does
     /// not belong together.
-    pub fn load(sources: &[Certificate]) -> Result<Tls, LoadError> {
-        Tls::load_with(sources, &[ALPN_HTTP1])
+    pub fn load(certificates: &[Certificate]) -> Result<Tls, LoadError> {
+        Tls::load_with(certificates, &[ALPN_HTTP1], None)
     }
 
-    /// As [`Tls::load`], with the protocols that ALPN offers, the preferred one first.
+    /// As [`Tls::load`], with the protocols that ALPN offers, the preferred one first. `client_ca`: a PEM file of
+    /// authorities; every client must show a certificate that chains to one of them, and no session is resumed.
     ///
     /// # Errors
     /// As [`Tls::load`].
-    pub fn load_with(sources: &[Certificate], alpn: &[&[u8]]) -> Result<Tls, LoadError> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let shown = Arc::new(Shown::new(read_all(sources, &provider)?));
-        let failed = |error: Error| LoadError::about("TLS", error);
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&version::TLS13, &version::TLS12])
-            .map_err(failed)?
-            .with_no_client_auth()
-            .with_cert_resolver(shown.clone());
-        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        // rustls makes no tickets by itself, and keeps sessions in memory. Tickets keep them at the
-        // client's; one is enough, since a client gets the next with each resumption.
-        config.ticketer = aws_lc_rs::Ticketer::new().map_err(failed)?;
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 1;
-        Ok(Tls { config: Arc::new(config), shown, sources: sources.to_vec() })
+    pub fn load_with(certificates: &[Certificate], alpn: &[&[u8]], client_ca: Option<&Path>) -> Result<Tls, LoadError> {
+        let sources = Sources {
+            certificates: certificates.to_vec(),
+            client_ca: client_ca.map(Path::to_owned),
+            alpn: alpn.iter().map(|name| name.to_vec()).collect(),
+        };
+        let ticketer = match client_ca {
+            Some(_) => None,
+            None => Some(aws_lc_rs::Ticketer::new().map_err(|error| LoadError::about("TLS", error))?),
+        };
+        Ok(Tls { current: ArcSwap::from_pointee(sources.read(ticketer.as_ref())?), sources, ticketer })
     }
 
-    /// What a listener accepts with. All acceptors of one `Tls` show what was read last.
+    /// What one connection is accepted with: what was read last.
     pub fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.config.clone())
+        TlsAcceptor::from(self.config())
     }
 
     /// The configuration, for rustls' other interfaces.
     pub fn config(&self) -> Arc<ServerConfig> {
-        self.config.clone()
+        self.current.load_full()
     }
 
-    /// Reads all files again and shows the new certificates from the next handshake on. Living
+    /// Reads all files again: certificates, and authorities of clients, count from the next handshake on. Living
     /// connections are not touched. Reads files: not to be called on a shard's thread.
     ///
     /// # Errors
-    /// As [`Tls::load`]; the old certificates stay then, all of them.
+    /// As [`Tls::load`]; the old ones stay then, all of them.
     pub fn reload(&self) -> Result<(), LoadError> {
-        self.shown.replace(read_all(&self.sources, self.config.crypto_provider())?);
+        self.current.store(Arc::new(self.sources.read(self.ticketer.as_ref())?));
         Ok(())
+    }
+}
+
+impl Sources {
+    fn read(&self, ticketer: Option<&Arc<dyn ProducesTickets>>) -> Result<ServerConfig, LoadError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let choice = read_all(&self.certificates, &provider)?;
+        let failed = |error: Error| LoadError::about("TLS", error);
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&version::TLS13, &version::TLS12])
+            .map_err(failed)?;
+        let builder = match &self.client_ca {
+            None => builder.with_no_client_auth(),
+            Some(path) => {
+                let roots = Arc::new(client::of_file(path)?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+                builder.with_client_cert_verifier(verifier.map_err(|error| LoadError::file(path, error))?)
+            }
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(choice));
+        config.alpn_protocols.clone_from(&self.alpn);
+        // rustls makes no tickets by itself, and keeps sessions in memory. Tickets keep them at the
+        // client's; one is enough, since a client gets the next with each resumption.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        if let Some(ticketer) = ticketer {
+            config.ticketer = ticketer.clone();
+            config.send_tls13_tickets = 1;
+        }
+        Ok(config)
     }
 }
 

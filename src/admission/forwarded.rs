@@ -71,7 +71,11 @@ fn contains(networks: &[IpNet], ip: IpAddr) -> bool {
 
 /// Whether this names a host as requests do: with or without a port, without a user.
 pub fn is_host(text: &str) -> bool {
-    !text.contains('@') && text.parse::<Authority>().is_ok()
+    let Ok(authority) = text.parse::<Authority>() else { return false };
+    // What is no number would be a part of the name to some, and cut off by others.
+    let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    let port = text.strip_prefix(authority.host());
+    port.is_some_and(|port| port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }
 
 /// The client of a request. `X-Forwarded-*` and `Forwarded` (RFC 7239) are looked at only where the

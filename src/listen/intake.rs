@@ -8,13 +8,13 @@ use crate::metrics::Handshake;
 use crate::outbox::wire::{Socket, Stream};
 use crate::session;
 use crate::shard::{Load, LoadPermit, Place};
+use crate::tls::Tls;
 use std::io::ErrorKind;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::TlsAcceptor;
 
 /// Arrivals that may wait for one shard; then accepting pauses.
 const QUEUE: usize = 1024;
@@ -47,7 +47,7 @@ pub struct Intake {
 }
 
 /// The listeners' TLS, and how long a head may take.
-pub struct Sockets(pub Vec<(Option<TlsAcceptor>, Duration)>);
+pub struct Sockets(pub Vec<(Option<Arc<Tls>>, Duration)>);
 
 impl Intake {
     /// A queue.
@@ -122,7 +122,7 @@ async fn connection(front: Rc<Front>, sockets: Arc<Sockets>, arrival: Arrival, p
     };
     let stream = match tls {
         None => Stream::Plain(socket),
-        Some(acceptor) => match timeout_at(deadline, acceptor.accept(socket)).await {
+        Some(tls) => match timeout_at(deadline, tls.acceptor().accept(socket)).await {
             Ok(Ok(stream)) => Stream::Tls(Box::new(stream.into())),
             Ok(Err(error)) if GONE.contains(&error.kind()) => return metrics.handshake(Handshake::Disconnected),
             Ok(Err(error)) => {

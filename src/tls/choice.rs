@@ -1,5 +1,4 @@
 //! Which certificate a handshake is shown.
-use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -45,29 +44,15 @@ impl Choice {
     }
 }
 
-/// What handshakes are shown now.
-pub(super) struct Shown(ArcSwap<Choice>);
-
-impl Shown {
-    pub(super) fn new(choice: Choice) -> Shown {
-        Shown(ArcSwap::from_pointee(choice))
-    }
-
-    /// At once: a handshake sees all of the old or all of the new.
-    pub(super) fn replace(&self, choice: Choice) {
-        self.0.store(Arc::new(choice));
-    }
-}
-
 /// Keys must not be printed.
-impl fmt::Debug for Shown {
+impl fmt::Debug for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shown").field("certificates", &self.0.load().all.len()).finish()
+        f.debug_struct("Choice").field("certificates", &self.all.len()).finish()
     }
 }
 
-impl ResolvesServerCert for Shown {
+impl ResolvesServerCert for Choice {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0.load().choose(hello.server_name(), hello.signature_schemes())
+        self.choose(hello.server_name(), hello.signature_schemes())
     }
 }

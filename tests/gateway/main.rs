@@ -13,6 +13,7 @@ mod http2;
 mod http2_floods;
 mod http2_malformed;
 mod limits;
+mod mutual_tls;
 mod notify;
 mod observing;
 mod older_client;

@@ -7,6 +7,7 @@
 //! Keys: `grammar` is `whole` or `broken`; `answers` the statuses, then `closed` or `open`, where it matters;
 //! `backend` the answer to each request, where it is not a good one; `received: cut off` where the backend may get the
 //! start of a message, but none to its end.
+#![allow(dead_code, clippy::unwrap_used)]
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -214,14 +214,19 @@ impl Drop for Recorder {
 
 /// The right 101 to an upgrade.
 pub fn switch(head: &str) -> Vec<u8> {
-    let lines = head.lines().filter_map(|l| l.split_once(':'));
-    let key = lines.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"));
-    let accept = tungstenite::handshake::derive_accept_key(key.map_or("", |(_, key)| key.trim()).as_bytes());
+    let accept = accept_key(head);
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {accept}\r\n\r\n"
     )
     .into_bytes()
+}
+
+/// The right `Sec-WebSocket-Accept`.
+pub fn accept_key(head: &str) -> String {
+    let lines = head.lines().filter_map(|l| l.split_once(':'));
+    let key = lines.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"));
+    tungstenite::handshake::derive_accept_key(key.map_or("", |(_, key)| key.trim()).as_bytes())
 }
 
 async fn record(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: Answers, all: Received, number: usize) {

@@ -1,6 +1,6 @@
 //! TLS clients and certificates.
 use super::within;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use std::io;
 use std::sync::Arc;
 use tokio::net::TcpStream;
@@ -25,36 +25,30 @@ pub fn certificate(name: &str) -> (String, String) {
     (certificate.pem(), key.serialize_pem())
 }
 
-/// An authority, and what it has signed.
+/// One who signs certificates.
 pub struct Authority {
-    pub pem: String,
-    issuer: Issuer<'static, KeyPair>,
+    issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    pub fn new() -> Authority {
+    pub fn new(name: &str) -> Authority {
         let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Authority { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
+    }
+
+    /// Its own certificate, as PEM.
+    pub fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// A certificate for this name and its key, as PEM, until the end of this year.
+    pub fn sign(&self, name: &str, last_year: i32) -> (String, String) {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.not_after = date_time_ymd(last_year, 12, 31);
         let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Authority { pem, issuer: Issuer::new(params, key) }
-    }
-
-    /// A certificate for this name, or address, and its key, as PEM.
-    pub fn sign(&self, name: &str) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
-        (certificate.pem(), key.serialize_pem())
-    }
-
-    fn roots(&self) -> RootCertStore {
-        roots(&self.pem)
-    }
-}
-
-impl Default for Authority {
-    fn default() -> Self {
-        Authority::new()
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
 }
 
@@ -67,10 +61,9 @@ pub fn server((certificate, key): &(String, String), clients: Option<&Authority>
     let builder = match clients {
         None => builder.with_no_client_auth(),
         Some(authority) => {
-            let roots = Arc::new(authority.roots());
-            builder.with_client_cert_verifier(
-                WebPkiClientVerifier::builder_with_provider(roots, provider).build().unwrap(),
-            )
+            let roots = Arc::new(roots(&authority.pem()));
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build().unwrap();
+            builder.with_client_cert_verifier(verifier)
         }
     };
     builder.with_single_cert(chain, key).unwrap()
@@ -86,9 +79,21 @@ fn roots(pem: &str) -> RootCertStore {
 
 /// A client that trusts the certificates of this PEM text alone.
 pub fn client(roots_pem: &str, versions: Versions) -> Arc<ClientConfig> {
+    client_with(roots_pem, versions, None)
+}
+
+/// The same, which shows a certificate where it is asked for one.
+pub fn client_with(roots_pem: &str, versions: Versions, own: Option<&(String, String)>) -> Arc<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-    let builder = builder.with_protocol_versions(versions).unwrap();
-    Arc::new(builder.with_root_certificates(roots(roots_pem)).with_no_client_auth())
+    let builder = builder.with_protocol_versions(versions).unwrap().with_root_certificates(roots(roots_pem));
+    Arc::new(match own {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let chain = rustls_pemfile::certs(&mut certificate.as_bytes()).map(Result::unwrap).collect();
+            let key = rustls_pemfile::private_key(&mut key.as_bytes()).unwrap().unwrap();
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+    })
 }
 
 /// A handshake with this SNI name, which the certificate must carry.

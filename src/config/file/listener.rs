@@ -7,6 +7,7 @@ use super::table::Table;
 use crate::config::{Address, Admin, Certificate, Listener};
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The listeners, with the places of their addresses.
@@ -26,6 +27,7 @@ fn listener(table: &Table, world: &World) -> (Listener, Option<Place>) {
     }
     let address = entry.as_ref().and_then(|e| address(e, world)).unwrap_or(Address::Tcp(vec![]));
     let proxies = table.entry("trusted_proxies").and_then(|e| e.list(1024)).unwrap_or_default();
+    let tls = table.tables("tls", "listener.tls");
     let listener = Listener {
         address,
         trusted_proxies: proxies.iter().filter_map(|e| e.convert(network)).collect(),
@@ -34,10 +36,10 @@ fn listener(table: &Table, world: &World) -> (Listener, Option<Place>) {
             Duration::from_millis(100)..=Duration::from_secs(600),
             Duration::from_secs(10),
         ),
-        tls: table.tables("tls", "listener.tls").iter().filter_map(|t| certificate(t, world)).collect(),
+        client_ca: client_ca(&tls, world),
+        tls: tls.iter().filter_map(|t| certificate(t, world)).collect(),
         http2: table.flag("http2", true),
         proxy_protocol: table.flag("proxy_protocol", false),
-        client_ca: None,
     };
     (listener, entry.map(|e| e.place()))
 }
@@ -94,7 +96,6 @@ fn network(text: &str) -> Result<IpNet, Complaint> {
 }
 
 fn certificate(table: &Table, world: &World) -> Option<Certificate> {
-    table.refuse("client_ca");
     let has_acme = table.entry("acme").is_some();
     table.refuse_table("acme", "listener.tls.acme");
     let path = |key| {
@@ -107,6 +108,24 @@ fn certificate(table: &Table, world: &World) -> Option<Certificate> {
     let (certificate, private_key) = (path("certificate"), path("private_key"));
     let generate = table.flag("generate", false);
     Some(Certificate { certificate: certificate?, private_key: private_key?, generate })
+}
+
+/// The authorities of clients. One for all certificates of a listener: which of these is shown follows SNI, and which
+/// route is taken the Host, so that with another name for the first a client would come in without showing its own.
+fn client_ca(tables: &[Table], world: &World) -> Option<PathBuf> {
+    let (first, others) = tables.split_first()?;
+    let client_ca = |table: &Table| table.entry("client_ca").and_then(|e| e.path(&world.folder));
+    let path = client_ca(first);
+    for other in others.iter().filter(|other| client_ca(other) != path) {
+        let message = "all [[listener.tls]] of a listener have the same `client_ca`, or none";
+        let help = "a client chooses among them by a name, and could choose the one that asks for less; \
+                    where some clients show no certificate, give these a listener of their own";
+        let place = other.entry("client_ca").map(|e| e.place()).or_else(|| other.place());
+        if let Some(place) = place {
+            other.report().fault(place, Complaint::new(message).help(help));
+        }
+    }
+    path
 }
 
 /// Notes addresses that two of the listeners and `[admin]` share.

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, dead_code)]
+#![allow(clippy::unwrap_used)]
 use super::super::guard::Guard;
 use super::super::switches;
 use super::*;
@@ -130,7 +130,8 @@ async fn agrees(bytes: &[u8], name: &str) {
 
 #[tokio::test]
 async fn hyper_agrees() {
-    for case in corpus() {
+    // What is too large for hyper is good grammar.
+    for case in corpus().iter().filter(|case| case.key("answers") != Some("431 closed")) {
         agrees(&case.sent.concat(), &case.name).await;
     }
 }
