@@ -53,4 +53,6 @@ mod smuggling_corpus;
 mod stopping;
 mod tls;
 mod tokens;
+mod upstreams;
+mod upstreams_health;
 mod wire;
