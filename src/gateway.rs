@@ -100,6 +100,8 @@ async fn serve(config: Arc<Config>, program: &str) -> Result<(), String> {
     if let Some(hook) = parts.hook.clone() {
         serving.spawn(hook.run());
     }
+    let (gate, metrics) = (parts.gate.clone(), parts.metrics.clone());
+    serving.spawn(async move { gate.fetch_keys(&metrics).await });
     if let Some(period) = watchdog_period() {
         let (health, notifier) = (parts.health.clone(), notifier.clone());
         serving.spawn(async move { notifier.watch(period, &health).await });
@@ -188,7 +190,7 @@ async fn drain_asked(admin: Option<&admin::State>) {
 pub fn missing_files(config: &Config) -> Vec<String> {
     let mut missing = Vec::new();
     let made = matches!(&config.auth.key, Some(KeySource::SecretFile { path, generate: true }) if !path.exists());
-    if !made && let Err(error) = token::Verifier::load(&config.auth) {
+    if !made && let Err(error) = token::Keyring::load(&config.auth) {
         missing.push(error.to_string());
     }
     for listener in config.listeners.iter().filter(|l| !l.tls.is_empty()) {

@@ -1,4 +1,5 @@
 //! A refusal: a status, or a 101 and a close code (protocol.md, "Refusals before the upgrade").
+use super::token::TokenFault;
 use super::upgrade::{self, Upgrade};
 use crate::close::{Close, Code, whole_ms};
 use crate::config::{OnReject, Route};
@@ -77,8 +78,10 @@ impl Refusal {
         };
         let closing = (route.auth.on_reject == OnReject::Close)
             .then(|| Accept { accept: upgrade.accept.clone(), protocol: upgrade.any_protocol() });
-        let retry_after = (code == Code::TooManyConnections).then_some(WAIT);
-        Refusal { status, reason, message: code.message(), code, retry_after, closing, last: false }
+        let waits = code == Code::TooManyConnections || reason == Refused::NoKeys;
+        let retry_after = waits.then_some(WAIT);
+        let message = if reason == Refused::NoKeys { TokenFault::NoKeys.message() } else { code.message() };
+        Refusal { status, reason, message, code, retry_after, closing, last: false }
     }
 
     /// The gateway stops.

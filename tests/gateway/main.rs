@@ -9,6 +9,7 @@ mod closing;
 mod crowds;
 mod descriptors;
 mod heads;
+mod jwks;
 mod limits;
 mod mutual_tls;
 mod notify;

@@ -4,6 +4,7 @@ pub mod backend;
 pub mod client;
 pub mod config;
 pub mod gateway;
+pub mod keys;
 pub mod raw;
 pub mod tls;
 pub mod token;
