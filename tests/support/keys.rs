@@ -11,7 +11,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 
 /// A P-256 key with a name.
 pub struct SigningKey {
@@ -81,13 +80,7 @@ impl Source {
 
     /// Over TLS, with a certificate for localhost of this authority.
     pub async fn start_tls(answer: Answer, authority: &Authority) -> Source {
-        let (certificate, key) = authority.sign("localhost", 4000);
-        let chain = rustls_pemfile::certs(&mut certificate.as_bytes()).map(Result::unwrap).collect();
-        let key = rustls_pemfile::private_key(&mut key.as_bytes()).unwrap().unwrap();
-        let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let config = builder.with_no_client_auth().with_single_cert(chain, key).unwrap();
-        Source::listen(answer, Some(TlsAcceptor::from(Arc::new(config)))).await
+        Source::listen(answer, Some(authority.server("localhost"))).await
     }
 
     async fn listen(answer: Answer, tls: Option<TlsAcceptor>) -> Source {

@@ -4,11 +4,11 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use std::io;
 use std::sync::Arc;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 pub type Stream = tokio_rustls::client::TlsStream<TcpStream>;
 pub type Versions = &'static [&'static SupportedProtocolVersion];
@@ -48,6 +48,18 @@ impl Authority {
         params.not_after = date_time_ymd(last_year, 12, 31);
         let key = KeyPair::generate().unwrap();
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+}
+
+impl Authority {
+    /// A server with a certificate for this name.
+    pub fn server(&self, name: &str) -> TlsAcceptor {
+        let (certificate, key) = self.sign(name, 4000);
+        let chain = rustls_pemfile::certs(&mut certificate.as_bytes()).map(Result::unwrap).collect();
+        let key = rustls_pemfile::private_key(&mut key.as_bytes()).unwrap().unwrap();
+        let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        let builder = builder.with_protocol_versions(ANY).unwrap().with_no_client_auth();
+        TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key).unwrap()))
     }
 }
 
