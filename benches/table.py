@@ -2,17 +2,18 @@
 
 import statistics
 
-from servers import Failed, say
+from servers import PROGRAMS, Failed, say
 
 
 class Table:
     """One figure of several contenders. `measure(bench, contender, secs)` gives it, and what else wsload found."""
 
-    def __init__(self, name, title, unit, contenders, base, measure, secs, digits=2, extra=None):
+    def __init__(self, name, title, unit, contenders, base, measure, secs, digits=2, extra=None,
+                 more_is_better=False):  # fmt: skip
         """`extra` is one more column: its heading, what wsload calls it, and its digits; the median is shown."""
         self.name, self.title, self.unit = name, title, unit
         self.contenders, self.base, self.measure = contenders, base, measure
-        self.secs, self.digits, self.extra = secs, digits, extra
+        self.secs, self.digits, self.extra, self.more_is_better = secs, digits, extra, more_is_better
         self.values = {contender: [] for contender in contenders}
         self.found = {contender: [] for contender in contenders}
 
@@ -20,12 +21,12 @@ class Table:
         """One round of all contenders; each begins one later than in the round before."""
         shift = number % len(self.contenders)
         for contender in self.contenders[shift:] + self.contenders[:shift]:
-            value, found = self.measure(bench, contender, 1 if quick else self.secs)
+            value, found = self.measure(bench, contender, self.secs / 2 if quick else self.secs)
             if not value > 0:
                 raise Failed(f"{contender}: {self.name} is {value}")
             self.values[contender].append(value)
             self.found[contender].append(found)
-            say(f"  {self.name:10} {contender:32} {value:.{self.digits}f} {self.unit}")
+            say(f"  {self.name:18} {contender:32} {value:.{self.digits}f} {self.unit}")
 
     def ratio(self, contender, base):
         """The median of the rounds' own ratios: what slows a whole round down falls out of it."""
@@ -64,5 +65,5 @@ def parts(contender):
 
 def having(bench, contenders):
     """Those whose program is there."""
-    path = {"wsgate": bench.wsgate, "nginx": bench.nginx, "haproxy": bench.haproxy, "floor": bench.wsload}
+    path = {"floor": bench.wsload} | {name: getattr(bench, name) for name in PROGRAMS}
     return [contender for contender in contenders if path[parts(contender)[0]]]

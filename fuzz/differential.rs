@@ -125,7 +125,7 @@ pub fn walk(stream: &[u8], cuts: Cuts, rsv: Rsv) -> Walk {
         let mut at = 0;
         loop {
             match walker.next(piece, &mut at) {
-                Ok(Some(Piece::Data { head, range, tally })) => {
+                Ok(Some(Piece::Data { head, range, tally, .. })) => {
                     assert!(!range.is_empty(), "a run is not empty");
                     walk.forwarded.extend_from_slice(head);
                     walk.forwarded.extend_from_slice(&piece[range]);

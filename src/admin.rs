@@ -21,6 +21,7 @@ use crate::config::{self, Config, Namespace};
 use crate::health::{Health, Phase, STALE_AFTER};
 use crate::metrics::{self, Metrics};
 use crate::rooms::desk::{Desk, Refusal};
+use crate::upstream::Upstreams;
 use answer::{Answer, Fault};
 use body::Body;
 use guard::Own;
@@ -62,7 +63,7 @@ pub struct State {
     pub health: Arc<Health>,
     /// Its token guards all but health; its address is the Host that calls must carry.
     pub admin: config::Admin,
-    /// Namespaces, upstreams, and how large a message may be.
+    /// Namespaces, and how large a message may be.
     pub config: Arc<Config>,
     /// Where the rooms are asked.
     pub desk: Desk,
@@ -70,6 +71,8 @@ pub struct State {
     pub drain: Notify,
     /// The bans that are made and lifted here.
     pub bans: Arc<Bans>,
+    /// How servers do.
+    pub upstreams: Arc<Upstreams>,
 }
 
 impl State {
@@ -81,8 +84,9 @@ impl State {
         health: Arc<Health>,
         desk: Desk,
         bans: Arc<Bans>,
+        upstreams: Arc<Upstreams>,
     ) -> State {
-        State { metrics, health, admin, config, desk, drain: Notify::new(), bans }
+        State { metrics, health, admin, config, desk, drain: Notify::new(), bans, upstreams }
     }
 }
 

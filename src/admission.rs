@@ -2,6 +2,7 @@
 pub mod forwarded;
 pub mod origin;
 pub mod refusal;
+mod request;
 pub mod route;
 pub mod token;
 pub mod upgrade;
@@ -15,8 +16,10 @@ use crate::metrics::{Metrics, Refused};
 use crate::shard::Place;
 use forwarded::Ends;
 use hyper::http::request::Parts;
+use hyper::{Method, Version};
 use refusal::Refusal;
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use token::{Keyring, TokenFault};
@@ -71,6 +74,8 @@ pub enum Entered {
 pub struct Passed {
     /// The route.
     pub route: Arc<Route>,
+    /// The place of its upstream in [`Config::upstreams`].
+    pub upstream: usize,
     /// Who it is; anonymous where no token came and none is required.
     pub identity: Identity,
     /// Where the request really came from.
@@ -95,10 +100,12 @@ pub struct Admitted {
     pub permits: Permits,
 }
 
-/// The places that a session holds in the process, on its shard and among those of its address.
+/// The places that a session holds in the process, on its shard and among those of its address. Over HTTP/2, where a
+/// connection carries many, it has its own besides the connection's.
 pub struct Permits {
     _entrance: Rc<Entrance>,
     _ip: Option<IpPermit>,
+    _process: Option<ProcessPermit>,
 }
 
 /// Who a session belongs to.
@@ -157,7 +164,7 @@ impl Gate {
     }
 
     /// Judges a request: permits of the address, handshake rate, route, method and upgrade, Origin,
-    /// token, permits of the client.
+    /// token, permits of the client. An ordinary request on a proxy route is no handshake, unless it is refused.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -165,15 +172,28 @@ impl Gate {
         let Knock { ends, listener, secure, trusted, .. } = entrance.knock;
         let networks = &self.config.listeners[listener].trusted_proxies;
         let origin = forwarded::client(ends, secure, trusted, networks, head);
-        let ip = self.count_address(entrance, &origin)?;
-        let route = route::find(&self.config.routes, &origin.host, head.uri.path()).ok_or_else(Refusal::no_route)?;
+        let route = route::find(&self.config.routes, &origin.host, head.uri.path());
+        if let Some((route, upstream)) = route.and_then(|route| Some((route, ordinary(route, head)?))) {
+            let ip = self.enter_address(entrance, &origin)?;
+            let identity = match self.judge(route, head).await {
+                Ok(identity) => identity,
+                Err(refusal) => return Err(self.count_handshake(entrance, &origin).err().unwrap_or(refusal)),
+            };
+            let permits = Permits { _entrance: entrance.clone(), _ip: ip, _process: None };
+            return Ok(Entered::Request(Passed { route: route.clone(), upstream, identity, origin, permits }));
+        }
+        let ip = self.enter_address(entrance, &origin)?;
+        self.count_handshake(entrance, &origin)?;
+        let route = route.ok_or_else(|| match head.method {
+            // To a host, which has no path (RFC 9110, section 9.3.6).
+            Method::CONNECT => request::not_served(),
+            _ => Refusal::no_route(),
+        })?;
         let upgrade = Upgrade::read(&self.config.auth, head)?;
         let refuse = |code, reason| Refusal::closing(code, reason, route, &upgrade);
-        let header = head.headers.get(hyper::header::ORIGIN).map(|v| v.as_bytes());
-        if !origin::allowed(&route.origins, header) {
-            return Err(refuse(Code::OriginNotAllowed, Refused::Origin));
-        }
-        let who = match self.identify(route, head).await {
+        judge_origin(route, head).map_err(|(code, reason)| refuse(code, reason))?;
+        let (ip, process) = self.enter_stream(entrance, head, &origin, ip)?;
+        let who = match self.identify(route, &route.auth.sources, head).await {
             Ok(Some(identity)) => self.place(route, identity),
             Ok(None) => Ok(Who::Visitor),
             Err(refused) => Err(refused),
@@ -185,33 +205,86 @@ impl Gate {
             who,
             upgrade,
             origin,
-            permits: Permits { _entrance: entrance.clone(), _ip: ip },
+            permits: Permits { _entrance: entrance.clone(), _ip: ip, _process: process },
         }))
     }
 
-    fn count_address(&self, entrance: &Entrance, origin: &forwarded::Client) -> Result<Option<IpPermit>, Refusal> {
-        let Some(ip) = origin.ip else { return Ok(None) };
+    /// Judges an ordinary request.
+    async fn judge(&self, route: &Route, head: &Parts) -> Result<Identity, Refusal> {
+        upgrade::check(head)?;
+        request::check(head)?;
+        let refuse = |(code, reason)| Refusal::by_status(code, reason);
+        judge_origin(route, head).map_err(refuse)?;
+        if request::is_preflight(head) {
+            return Ok(Identity::anonymous());
+        }
+        // Where no token came, none comes later: there is no message to wait for.
+        let identity = self.identify(route, &request::sources(route, head), head).await.map_err(refuse)?;
+        let identity = identity.ok_or_else(|| refuse((Code::AuthRequired, Refused::AuthRequired)))?;
+        if !identity.is_anonymous() && self.is_banned(route, &identity.client) {
+            return Err(refuse((Code::Banned, Refused::Banned)));
+        }
+        Ok(identity)
+    }
+
+    /// A place among the connections of the address that a trusted proxy names; any other has one since it knocked.
+    fn enter_address(&self, entrance: &Entrance, origin: &forwarded::Client) -> Result<Option<IpPermit>, Refusal> {
+        match self.proxied(entrance, origin) {
+            Some(ip) => self.limiter.enter_ip(ip).map(Some).map_err(Refusal::denied),
+            None => Ok(None),
+        }
+    }
+
+    /// The address that a trusted proxy asks for. The proxy itself is exempt: it asks for its own, or has not said for
+    /// whom.
+    fn proxied(&self, entrance: &Entrance, origin: &forwarded::Client) -> Option<IpAddr> {
         let Knock { listener, trusted, .. } = entrance.knock;
-        if trusted {
-            // The proxy itself is exempt: it asks for its own, or has not said for whom.
-            if forwarded::is_trusted(Some(ip), &self.config.listeners[listener].trusted_proxies) {
-                return Ok(None);
-            }
-            let permit = self.limiter.enter_ip(ip).map_err(Refusal::denied)?;
-            self.limiter.handshake(ip).map_err(Refusal::denied)?;
-            return Ok(Some(permit));
+        let networks = &self.config.listeners[listener].trusted_proxies;
+        origin.ip.filter(|ip| trusted && !forwarded::is_trusted(Some(*ip), networks))
+    }
+
+    /// The handshake of a request; that of the first was counted when the connection came.
+    fn count_handshake(&self, entrance: &Entrance, origin: &forwarded::Client) -> Result<(), Refusal> {
+        if entrance.knock.trusted {
+            let denied = |ip| self.limiter.handshake(ip).map_err(Refusal::denied);
+            return self.proxied(entrance, origin).map_or(Ok(()), denied);
         }
-        if !entrance.counted.replace(false) {
+        match origin.ip {
             // Whoever is too fast knocks anew, where nothing is read before the count.
-            self.limiter.handshake(ip).map_err(|denied| Refusal::denied(denied).last())?;
+            Some(ip) if !entrance.counted.replace(false) => {
+                self.limiter.handshake(ip).map_err(|denied| Refusal::denied(denied).last())
+            }
+            Some(_) | None => Ok(()),
         }
-        Ok(None)
+    }
+
+    /// A socket that is one of many on its connection is counted as if it had one of its own. `ip`: its place among the
+    /// connections of an address that a trusted proxy names.
+    fn enter_stream(
+        &self,
+        entrance: &Entrance,
+        head: &Parts,
+        origin: &forwarded::Client,
+        ip: Option<IpPermit>,
+    ) -> Result<(Option<IpPermit>, Option<ProcessPermit>), Refusal> {
+        if head.version != Version::HTTP_2 {
+            return Ok((ip, None));
+        }
+        let process = self.limiter.enter().map_err(Refusal::denied)?;
+        let own = origin.ip.filter(|_| !entrance.knock.trusted);
+        let own = own.map(|ip| self.limiter.enter_ip(ip)).transpose().map_err(Refusal::denied)?;
+        Ok((own.or(ip), Some(process)))
     }
 
     /// Who the request's token names; `None` where the first message must tell.
-    async fn identify(&self, route: &Route, head: &Parts) -> Result<Option<Identity>, (Code, Refused)> {
+    async fn identify(
+        &self,
+        route: &Route,
+        sources: &[TokenSource],
+        head: &Parts,
+    ) -> Result<Option<Identity>, (Code, Refused)> {
         let bad = (Code::AuthFailed, Refused::AuthFailed);
-        let found = token::find(&self.config.auth, &route.auth.sources, &head.headers, &head.uri).map_err(|_| bad)?;
+        let found = token::find(&self.config.auth, sources, &head.headers, &head.uri).map_err(|_| bad)?;
         if let Some(found) = found {
             return self.verify(&found.token).await.map(Some).map_err(|fault| match fault {
                 TokenFault::NoKeys => (fault.code(), Refused::NoKeys),
@@ -221,7 +294,7 @@ impl Gate {
         if !route.auth.required {
             return Ok(Some(Identity::anonymous()));
         }
-        let asks = route.service == Service::Rooms && route.auth.sources.contains(&TokenSource::Message);
+        let asks = route.service == Service::Rooms && sources.contains(&TokenSource::Message);
         if asks { Ok(None) } else { Err((Code::AuthRequired, Refused::AuthRequired)) }
     }
 
@@ -261,6 +334,20 @@ impl Gate {
             .enter_client(route.index, &identity.client, route.limits.connections_per_client)
             .map_err(|_| Code::TooManyConnections)
     }
+}
+
+/// The upstream of an ordinary request: on a proxy route that takes them, and no upgrade.
+fn ordinary(route: &Route, head: &Parts) -> Option<usize> {
+    match route.service {
+        Service::Proxy(upstream) if !route.websocket_only && !upgrade::is_asked(head) => Some(upstream),
+        Service::Proxy(_) | Service::Echo | Service::Rooms => None,
+    }
+}
+
+fn judge_origin(route: &Route, head: &Parts) -> Result<(), (Code, Refused)> {
+    let header = head.headers.get(hyper::header::ORIGIN).map(|v| v.as_bytes());
+    let allowed = origin::allowed(&route.origins, header);
+    if allowed { Ok(()) } else { Err((Code::OriginNotAllowed, Refused::Origin)) }
 }
 
 impl Admitted {

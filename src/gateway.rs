@@ -1,5 +1,6 @@
 //! Builds the parts from the configuration, runs them, reloads, and drains: wiring only.
 mod banner;
+mod reload;
 mod thread;
 
 use crate::admin;
@@ -15,16 +16,17 @@ use crate::notify::{Notifier, watchdog_period};
 use crate::rooms::desk::Desk;
 use crate::rooms::{self, Shared};
 use crate::store::{Store, StoreError};
-use crate::tls::{self, LoadError, Tls};
-use crate::upstream::Upstreams;
+use crate::tls::{self, ALPN_HTTP1, ALPN_HTTP2, LoadError, Tls};
+use crate::upstream::{self, Upstreams};
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use thread::{Running, ShardParts};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -32,10 +34,14 @@ use tokio::time::timeout;
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// What sessions have beyond the drain's window, for their last Close.
 const GRACE: Duration = Duration::from_secs(5);
+/// Servers that may wait for the shards to be told of them; then checks wait.
+const LOST_SERVERS: usize = 64;
 
 /// The parts that the main thread keeps.
 struct Parts {
     config: Arc<Config>,
+    /// The file that it was read from.
+    path: PathBuf,
     gate: Arc<Gate>,
     tls: Vec<Option<Arc<Tls>>>,
     limiter: Arc<Limiter>,
@@ -44,19 +50,20 @@ struct Parts {
     draining: Arc<AtomicBool>,
     lasting: Lasting,
     hook: Option<Arc<Hook>>,
+    upstreams: Arc<Upstreams>,
 }
 
-/// Runs the gateway until a signal ends it.
+/// Runs the gateway until a signal ends it. `config` was read from `path`, which SIGHUP has read again.
 ///
 /// # Errors
 /// What kept it from starting, or that a shard has died, in words for the operator.
-pub fn run(config: Config, program: &str) -> Result<(), String> {
+pub fn run(config: Config, path: &Path, program: &str) -> Result<(), String> {
     raise_descriptor_limit(&config);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| format!("cannot start the runtime: {e}"))?;
-    let served = runtime.block_on(serve(Arc::new(config), program));
+    let served = runtime.block_on(serve(Arc::new(config), path, program));
     // A reload whose disk hangs must not hold up the end.
     runtime.shutdown_background();
     served
@@ -78,14 +85,14 @@ fn raise_descriptor_limit(config: &Config) {
     }
 }
 
-async fn serve(config: Arc<Config>, program: &str) -> Result<(), String> {
+async fn serve(config: Arc<Config>, path: &Path, program: &str) -> Result<(), String> {
     let mut signals = Signals::new().map_err(|e| format!("cannot take signals: {e}"))?;
     let notifier = Notifier::from_env();
     make_missing_files(&config)?;
     let bound = bind(&config)?;
     let admin = bind_admin(&config).await?;
     // After what fails most often: the store is closed again where anything fails, but opening it takes its time.
-    let parts = Parts::new(config.clone())?;
+    let parts = Parts::new(config.clone(), path)?;
     let (mut shards, intakes, shared) = parts.start_shards()?;
     let admin_state = parts.admin_state(Desk::new(shared.clone()));
     let acceptor = Arc::new(Acceptor::new(parts.gate.clone(), parts.metrics.clone(), intakes.clone()));
@@ -102,6 +109,9 @@ async fn serve(config: Arc<Config>, program: &str) -> Result<(), String> {
     }
     let (gate, metrics) = (parts.gate.clone(), parts.metrics.clone());
     serving.spawn(async move { gate.fetch_keys(&metrics).await });
+    let (lost, servers) = mpsc::channel(LOST_SERVERS);
+    serving.spawn(parts.upstreams.clone().run(lost));
+    serving.spawn(lose(servers, intakes.clone()));
     if let Some(period) = watchdog_period() {
         let (health, notifier) = (parts.health.clone(), notifier.clone());
         serving.spawn(async move { notifier.watch(period, &health).await });
@@ -193,6 +203,7 @@ pub fn missing_files(config: &Config) -> Vec<String> {
     if !made && let Err(error) = token::Keyring::load(&config.auth) {
         missing.push(error.to_string());
     }
+    missing.extend(config.upstreams.iter().filter_map(|u| upstream::trust(u).err()).map(|error| error.to_string()));
     for listener in config.listeners.iter().filter(|l| !l.tls.is_empty()) {
         let made = listener.tls.iter().any(|c| c.generate && !c.certificate.exists() && !c.private_key.exists());
         if !made && let Err(error) = load_tls(listener) {
@@ -207,7 +218,8 @@ fn load_tls(listener: &Listener) -> Result<Option<Tls>, LoadError> {
     if listener.tls.is_empty() {
         return Ok(None);
     }
-    Tls::load_with(&listener.tls, &[tls::ALPN_HTTP1], listener.client_ca.as_deref()).map(Some)
+    let alpn: &[&[u8]] = if listener.http2 { &[ALPN_HTTP2, ALPN_HTTP1] } else { &[ALPN_HTTP1] };
+    Tls::load_with(&listener.tls, alpn, listener.client_ca.as_deref()).map(Some)
 }
 
 /// Signals that people and service managers send.
@@ -255,12 +267,18 @@ fn make_missing_files(config: &Config) -> Result<(), String> {
 }
 
 impl Parts {
-    fn new(config: Arc<Config>) -> Result<Parts, String> {
+    fn new(config: Arc<Config>, path: &Path) -> Result<Parts, String> {
         let limiter = Limiter::new(config.server.max_connections, config.ip_limits);
         let lasting = Lasting::open(&config).map_err(|e| e.to_string())?;
         let gate = Gate::new(config.clone(), limiter.clone(), lasting.bans.clone()).map_err(|e| e.to_string())?;
         let metrics = Metrics::new(config.server.shards);
         let hook = config.rooms.hook.as_ref().map(|hook| Hook::new(hook, metrics.clone())).transpose()?;
+        let upstreams = Upstreams::new(&config.upstreams);
+        let levels = upstreams.clone();
+        metrics.read_servers(move || levels.server_levels());
+        if let Some(error) = upstreams.reload(&config.upstreams).first() {
+            return Err(error.to_string());
+        }
         let load = |listener| load_tls(listener).map(|tls| tls.map(Arc::new)).map_err(|e| e.to_string());
         Ok(Parts {
             tls: config.listeners.iter().map(load).collect::<Result<_, _>>()?,
@@ -271,7 +289,9 @@ impl Parts {
             draining: Arc::default(),
             lasting,
             hook,
+            upstreams,
             config,
+            path: path.to_owned(),
         })
     }
 
@@ -285,7 +305,6 @@ impl Parts {
             store: self.lasting.store.clone(),
         };
         let (shared, inboxes) = Shared::new(config.server.shards, made_of);
-        let upstreams = Upstreams::new(&config.upstreams);
         let timeouts = config.listeners.iter().map(|l| l.header_timeout);
         let sockets = Arc::new(Sockets(self.tls.iter().cloned().zip(timeouts).collect()));
         let ending = Arc::new(Barrier::new(config.server.shards));
@@ -295,7 +314,7 @@ impl Parts {
             metrics: self.metrics.clone(),
             health: self.health.clone(),
             draining: self.draining.clone(),
-            upstreams: upstreams.clone(),
+            upstreams: self.upstreams.clone(),
             sockets: sockets.clone(),
             shared: shared.clone(),
             inbox,
@@ -314,21 +333,8 @@ impl Parts {
             self.health.clone(),
             desk,
             self.lasting.bans.clone(),
+            self.upstreams.clone(),
         )))
-    }
-
-    /// Reads certificates and keys again, on a thread of its own: no socket waits for a disk.
-    async fn reload(&self) {
-        let (gate, tls) = (self.gate.clone(), self.tls.iter().flatten().cloned().collect::<Vec<_>>());
-        let reload = move || {
-            let certificates = tls.iter().map(|t| t.reload().map_err(|e| e.to_string()));
-            certificates.chain([gate.reload().map_err(|e| e.to_string())]).filter_map(Result::err).collect::<Vec<_>>()
-        };
-        match tokio::task::spawn_blocking(reload).await {
-            Ok(faults) if faults.is_empty() => tracing::info!("certificates and keys were read again"),
-            Ok(faults) => faults.iter().for_each(|fault| tracing::error!(%fault, "the old ones stay")),
-            Err(_) => tracing::error!("reading certificates and keys again failed"),
-        }
     }
 }
 
@@ -354,6 +360,15 @@ fn accept(acceptor: Arc<Acceptor>, bound: Vec<Bound>) -> JoinSet<()> {
         accepting.spawn(async move { acceptor.run(bound).await });
     }
     accepting
+}
+
+/// Tells every shard of servers whose sessions are to be closed.
+async fn lose(mut servers: mpsc::Receiver<u64>, shards: Vec<Intake>) {
+    while let Some(server) = servers.recv().await {
+        for shard in &shards {
+            shard.lose(server).await;
+        }
+    }
 }
 
 async fn sweep(limiter: Arc<Limiter>, bans: Arc<Bans>, rooms: Shared) {

@@ -25,6 +25,8 @@ enum Command {
     Serve,
     /// Validate the configuration and say everything that is wrong with it
     Check,
+    /// Write a JSON Schema of the configuration to standard output, for editors
+    Schema,
     /// Sign a token with the configured secret and write it to standard output
     Token(TokenArgs),
 }
@@ -62,23 +64,26 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), String> {
     let again = command_line(cli.config.as_deref());
-    let path = cli.config.map_or_else(default_config, Ok)?;
-    let load = || file::load(&path).map_err(|faults| faults.to_string());
+    let load = || {
+        let path = cli.config.clone().map_or_else(default_config, Ok)?;
+        file::load(&path).map(|config| (path, config)).map_err(|faults| faults.to_string())
+    };
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => {
-            let config = load()?;
+            let (path, config) = load()?;
             let _logging = logging::init(&config.server).map_err(|e| e.to_string())?;
-            gateway::run(config, &again)
+            gateway::run(config, &path, &again)
         }
         Command::Check => {
-            let config = load()?;
+            let (path, config) = load()?;
             // The file is good all the same: it may be checked on a machine that is not to serve it.
             for missing in gateway::missing_files(&config) {
                 eprintln!("wsgate: serve would miss: {missing}");
             }
             print_line(&format!("{}: good", path.display()))
         }
-        Command::Token(args) => print_line(&sign(&load()?, &args)?),
+        Command::Schema => print_line(&format!("{:#}", file::schema())),
+        Command::Token(args) => print_line(&sign(&load()?.1, &args)?),
     }
 }
 

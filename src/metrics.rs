@@ -5,8 +5,10 @@
 mod exposition;
 mod labels;
 mod process;
+mod servers;
 
-pub use labels::{Asked, AskedOutcome, Direction, Fetched, Handshake, Refused, ServiceLabel, ToldOutcome};
+pub use labels::{Asked, AskedOutcome, Direction, Fetched, Handshake, Refused, ServiceLabel, StatusClass, ToldOutcome};
+pub use servers::ServerLevels;
 
 use crate::close::{By, Close};
 use prometheus_client::encoding::prometheus_text;
@@ -30,6 +32,7 @@ pub struct Metrics {
 struct Blocks {
     /// One for each shard, and the last for threads that are none.
     shards: Box<[ShardMetrics]>,
+    servers: servers::Servers,
     started: SystemTime,
 }
 
@@ -38,6 +41,7 @@ impl Metrics {
     pub fn new(shards: usize) -> Arc<Metrics> {
         let blocks = Arc::new(Blocks {
             shards: (0..=shards).map(|_| ShardMetrics::default()).collect(),
+            servers: servers::Servers::default(),
             started: SystemTime::now(),
         });
         let mut registry = Registry::default();
@@ -58,6 +62,11 @@ impl Metrics {
     /// The block of threads that are no shard: the acceptor, the main thread.
     pub fn elsewhere(&self) -> &ShardMetrics {
         &self.blocks.shards[self.blocks.shards.len() - 1]
+    }
+
+    /// Has each scrape ask `read` how the servers of upstreams do. Only the first call counts.
+    pub fn read_servers(&self, read: impl Fn() -> Vec<ServerLevels> + Send + Sync + 'static) {
+        self.blocks.servers.set(Box::new(read));
     }
 
     /// What there is now, added up as a scrape adds it.
@@ -122,6 +131,8 @@ pub struct ShardMetrics {
     backlog_bytes: Gauge,
     handshakes: [AtomicU64; Handshake::COUNT],
     refusals: [AtomicU64; Refused::COUNT],
+    requests: [AtomicU64; StatusClass::COUNT],
+    requests_in_flight: Gauge,
     closes: [[[AtomicU64; labels::CODES]; labels::BY.len()]; ServiceLabel::COUNT],
     panics: AtomicU64,
     accept_pauses: AtomicU64,
@@ -182,6 +193,21 @@ impl ShardMetrics {
     /// A request or connection was refused.
     pub fn refused(&self, reason: Refused) {
         self.refusals[reason as usize].fetch_add(1, Relaxed);
+    }
+
+    /// An ordinary request was let in.
+    pub fn request_began(&self) {
+        self.requests_in_flight.add(1);
+    }
+
+    /// It was answered with this status, by a backend or for the want of one.
+    pub fn request(&self, status: u16) {
+        self.requests[StatusClass::of(status) as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Its answer has ended, or the client has gone.
+    pub fn request_ended(&self) {
+        self.requests_in_flight.subtract(1);
     }
 
     /// How a session ended. A number outside the gateway's table counts as `peer`, a Close without

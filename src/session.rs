@@ -25,7 +25,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use talk::Talk;
 use tokio::task::spawn_local;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
+
+/// The time over which the sessions of a server that is lost are closed.
+const LOST_WITHIN: Duration = Duration::from_secs(1);
 
 /// What sessions of one shard use.
 #[derive(Clone)]
@@ -84,11 +87,36 @@ fn relay(
         Who::Visitor => (Identity::anonymous(), ClientPermit::alone()),
     };
     name(around, &seat, route, &identity.client);
+    let server = &backend.lease.server;
+    seat.handle.server.set(server.number());
+    if server.closes_sessions() {
+        // Found unhealthy while the backend was being asked.
+        seat.handle.order(unhealthy());
+    }
     let mut deadlines = Deadlines::new(&route.limits, Instant::now());
     deadlines.expire_at(expiry(around, route, &identity));
     let meter = Meter::new(permit, rates);
     let relay = Relay { seat, backend, early: early.into(), meter, route: route.clone(), deadlines };
     (identity.client, relay.run())
+}
+
+/// Closes the sessions with a server that checks have found unhealthy, spread over a second: their clients are to look
+/// for another one after another.
+pub fn lose(shard: &Shard, server: u64) {
+    let delay = |handle| (LOST_WITHIN.mul_f64(rand::random()), handle);
+    let mut lost: Vec<_> = shard.sessions_with(server).into_iter().map(delay).collect();
+    lost.sort_by_key(|(delay, _)| *delay);
+    let now = Instant::now();
+    spawn_local(async move {
+        for (delay, handle) in lost {
+            sleep_until(now + delay).await;
+            handle.order(unhealthy());
+        }
+    });
+}
+
+fn unhealthy() -> Close {
+    Close::because(Code::UpstreamUnavailable, "upstream is unhealthy")
 }
 
 /// A session's client is known, and may have been banned since it was let in.

@@ -64,6 +64,8 @@ pub struct Handle {
     pub sent: Cell<(u64, u64)>,
     /// The client's address, where it has one.
     pub ip: Cell<Option<IpAddr>>,
+    /// The number of the server that it is relayed to, 0 for none.
+    pub server: Cell<u64>,
     /// Who it is, once that is known.
     about: RefCell<Option<Box<About>>>,
     order: RefCell<Option<Close>>,
@@ -119,6 +121,7 @@ impl Shard {
             sent_at: Cell::new(Instant::now()),
             sent: Cell::new((0, 0)),
             ip: Cell::new(None),
+            server: Cell::new(0),
             about: RefCell::new(None),
             order: RefCell::new(None),
             restart_at: Cell::new(None),
@@ -154,6 +157,12 @@ impl Shard {
             handle.restart_at.set(Some(spread(until, window)));
             handle.wake();
         }
+    }
+
+    /// The sessions that are relayed to the server of this number.
+    pub fn sessions_with(&self, server: u64) -> Vec<Rc<Handle>> {
+        let sessions = self.sessions.borrow();
+        sessions.iter().filter(|(_, handle)| handle.server.get() == server).map(|(_, handle)| handle.clone()).collect()
     }
 
     /// Returns when there is no session, now or later.

@@ -22,6 +22,8 @@ use tokio_rustls::rustls::{Error, InconsistentKeys, ServerConfig, version};
 
 /// The ALPN name of HTTP/1.1 (RFC 7301, 6).
 pub const ALPN_HTTP1: &[u8] = b"http/1.1";
+/// The ALPN name of HTTP/2 over TLS (RFC 9113, 3.2).
+pub const ALPN_HTTP2: &[u8] = b"h2";
 
 /// The TLS of a listener. Its files can be read again; its ticket keys stay, so that a client
 /// resumes its session also after a reload.

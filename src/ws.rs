@@ -11,8 +11,8 @@ pub mod deflate;
 pub mod frame;
 pub mod message;
 
-pub use deflate::{Deflater, Inflater, negotiate};
-pub use frame::{Control, Fault, Masking, Opcode, Piece, Rsv, Rules, Tally, Walker};
+pub use deflate::{Deflater, InflatedSize, Inflater, negotiate};
+pub use frame::{Control, Fault, Masking, Opcode, Part, Piece, Rsv, Rules, Tally, Walker};
 pub use frame::{frame, frame_with, header, masked_frame, read_close};
 pub use message::{Chunk, Event, Reader};
 

@@ -8,11 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use wsgate::config::{
-    self, Address, Balance, Create, Duplicates, HealthCheck, History, HookEvent, KeySource, OnExcess, OnReject,
-    Permission, Service, TokenSource, Transport,
+    self, Address, Balance, Create, Duplicates, FromUpstream, HealthCheck, History, HookEvent, KeySource, OnExcess,
+    OnReject, Permission, Service, TokenSource, Transport,
 };
 
-const GOOD_MIN: usize = 8;
+const GOOD_MIN: usize = 9;
 const BAD_MIN: usize = 130;
 const SECRET: &str = "not a secret, only long enough for one";
 
@@ -108,6 +108,24 @@ fn a_proxy_file_means_what_it_says() {
     assert_eq!((live.slow_start, app.slow_start), (Duration::ZERO, 60 * second));
     assert_eq!((app.response_timeout, app.idle_timeout), (Some(90 * second), None));
     assert_eq!((app.servers[0].weight, app.balance), (1, Balance::LeastConnections));
+}
+
+#[test]
+fn limits_of_both_directions_mean_what_they_say() {
+    let config = parse(Path::new("tests/config/good/both_directions.toml")).unwrap_or_else(|faults| panic!("{faults}"));
+    let [own, inherited, rooms, echo] = [0, 1, 2, 3].map(|n| &config.routes[n].limits);
+    let written = FromUpstream {
+        max_message_size: 16 << 20,
+        messages_per_second: Some(100),
+        message_burst: 7,
+        bytes_per_second: Some(2 << 20),
+        on_excess: OnExcess::Pause,
+    };
+    assert_eq!((&inherited.from_upstream, inherited.max_inflated_size), (&written, 1 << 20));
+    let over = FromUpstream { messages_per_second: None, on_excess: OnExcess::Close, ..written };
+    assert_eq!((&own.from_upstream, own.max_inflated_size), (&over, u64::MAX));
+    let excess = [own, inherited, rooms, echo].map(|limits| limits.on_excess);
+    assert_eq!(excess, [OnExcess::Pause, OnExcess::Close, OnExcess::Pause, OnExcess::Close]);
 }
 
 #[test]

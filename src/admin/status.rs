@@ -2,8 +2,8 @@
 use super::Call;
 use super::answer::{Answer, Fault};
 use super::body::Object;
-use crate::config::Upstream;
 use crate::health::Phase;
+use crate::upstream::{AddressLevel, Level};
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -19,10 +19,6 @@ pub(super) fn show(call: &Call<'_>) -> Result<Answer, Fault> {
         Phase::Ready => "ready",
         Phase::Draining => "draining",
     };
-    let upstream = |upstream: &Upstream| {
-        let servers: Vec<Value> = upstream.servers.iter().map(|server| json!({ "url": server.url })).collect();
-        json!({ "name": upstream.name, "servers": servers })
-    };
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": levels.uptime.as_secs(),
@@ -31,10 +27,26 @@ pub(super) fn show(call: &Call<'_>) -> Result<Answer, Fault> {
         "sessions": sessions,
         "rooms": levels.rooms,
         "shards": state.config.server.shards,
-        "upstreams": state.config.upstreams.iter().map(|u| upstream(u)).collect::<Vec<_>>(),
+        "upstreams": state.upstreams.levels().iter().map(upstream).collect::<Vec<_>>(),
         "nodes": [],
     });
     Ok(Answer::json(StatusCode::OK, &body))
+}
+
+fn upstream((name, servers): &(String, Vec<Level>)) -> Value {
+    json!({ "name": name, "servers": servers.iter().map(server).collect::<Vec<_>>() })
+}
+
+fn server(level: &Level) -> Value {
+    let address =
+        |level: &AddressLevel| json!({ "address": level.address, "healthy": level.healthy, "used": level.used });
+    json!({
+        "url": level.url,
+        "weight": level.weight,
+        "healthy": level.is_healthy(),
+        "used": level.used,
+        "addresses": level.addresses.iter().map(address).collect::<Vec<_>>(),
+    })
 }
 
 /// `POST /api/drain`. Answered before the drain begins, and as well where it has begun.

@@ -28,7 +28,8 @@ fn state(address: SocketAddr, token: Option<&str>, config: &str) -> (State, Vec<
     let (shared, inboxes) = Shared::new(1, crate::rooms::Parts::alone(config.rooms.clone()));
     let admin = config::Admin { address, token: token.map(Secret::new) };
     let health = Arc::new(Health::new(1, Instant::now().into_std()));
-    (State::new(admin, config, Metrics::new(1), health, Desk::new(shared), Bans::in_memory()), inboxes)
+    let (desk, upstreams) = (Desk::new(shared), Upstreams::new(&config.upstreams));
+    (State::new(admin, config, Metrics::new(1), health, desk, Bans::in_memory(), upstreams), inboxes)
 }
 
 const ROUTE: &str = "[[route]]\npath = \"/ws\"\nservice = \"rooms\"\n";

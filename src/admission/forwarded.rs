@@ -32,6 +32,8 @@ pub struct Client {
     pub ends: Option<Ends>,
     /// The chain of addresses that a trusted proxy gave, as it came.
     pub chain: Option<String>,
+    /// The `Forwarded` that a trusted proxy gave, where it is what is believed.
+    pub forwarded: Option<String>,
     /// `https` or `http`.
     pub proto: &'static str,
     /// The host it asked for.
@@ -69,7 +71,11 @@ fn contains(networks: &[IpNet], ip: IpAddr) -> bool {
 
 /// Whether this names a host as requests do: with or without a port, without a user.
 pub fn is_host(text: &str) -> bool {
-    !text.contains('@') && text.parse::<Authority>().is_ok()
+    let Ok(authority) = text.parse::<Authority>() else { return false };
+    // What is no number would be a part of the name to some, and cut off by others.
+    let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    let port = text.strip_prefix(authority.host());
+    port.is_some_and(|port| port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }
 
 /// The client of a request. `X-Forwarded-*` and `Forwarded` (RFC 7239) are looked at only where the
@@ -81,18 +87,19 @@ pub fn client(ends: Option<Ends>, secure: bool, trusted: bool, networks: &[IpNet
     let proto = if secure { "https" } else { "http" };
     let own_host = head.uri.authority().map(|a| a.as_str()).or_else(|| text(&head.headers, HOST.as_str()));
     let host = own_host.unwrap_or_default().to_owned();
-    let direct = Client { ip: ends.map(|ends| ends.peer.ip()), ends, chain: None, proto, host };
+    let ip = ends.map(|ends| ends.peer.ip());
+    let direct = Client { ip, ends, chain: None, forwarded: None, proto, host };
     if !trusted {
         return direct;
     }
     let headers = &head.headers;
     let forwarded_for = joined(headers, "x-forwarded-for");
     let forwarded = joined(headers, FORWARDED.as_str()).filter(|_| forwarded_for.is_none());
-    let (chain, said_proto, said_host) = match forwarded {
+    let (chain, said_proto, said_host) = match &forwarded {
         Some(forwarded) => {
-            let chain: Vec<String> = parameters(&forwarded, "for").collect();
-            let proto = parameters(&forwarded, "proto").last();
-            (Some(chain.join(", ")), proto, parameters(&forwarded, "host").last())
+            let chain: Vec<String> = parameters(forwarded, "for").collect();
+            let proto = parameters(forwarded, "proto").last();
+            (Some(chain.join(", ")), proto, parameters(forwarded, "host").last())
         }
         None => {
             let last = |name| Some(joined(headers, name)?.rsplit(',').next()?.trim().to_owned());
@@ -113,6 +120,7 @@ pub fn client(ends: Option<Ends>, secure: bool, trusted: bool, networks: &[IpNet
     Client {
         ip: ip.or(direct.ip),
         chain,
+        forwarded,
         proto: match said_proto.as_deref() {
             Some("https" | "wss") => "https",
             Some("http" | "ws") => "http",

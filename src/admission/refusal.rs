@@ -28,13 +28,14 @@ pub struct Refusal {
     /// When it may be tried again.
     pub retry_after: Option<Duration>,
     closing: Option<Accept>,
+    allow: &'static str,
     last: bool,
 }
 
 /// What the 101 of a refusal says.
 #[derive(Debug)]
 struct Accept {
-    accept: HeaderValue,
+    accept: Option<HeaderValue>,
     protocol: Option<HeaderValue>,
 }
 
@@ -44,7 +45,8 @@ const WAIT: Duration = Duration::from_secs(1);
 impl Refusal {
     /// By status alone.
     pub fn plain(status: StatusCode, reason: Refused, message: &'static str) -> Refusal {
-        Refusal { status, reason, message, code: Code::InvalidFormat, retry_after: None, closing: None, last: false }
+        let code = Code::InvalidFormat;
+        Refusal { status, reason, message, code, retry_after: None, closing: None, allow: "GET", last: false }
     }
 
     /// No route.
@@ -67,8 +69,8 @@ impl Refusal {
         Refusal { code, retry_after: Some(wait), ..Refusal::plain(status, reason, code.message()) }
     }
 
-    /// By a code, as the route's `on_reject` says.
-    pub fn closing(code: Code, reason: Refused, route: &Route, upgrade: &Upgrade) -> Refusal {
+    /// By the status that fits a code.
+    pub fn by_status(code: Code, reason: Refused) -> Refusal {
         let status = match code {
             Code::OriginNotAllowed | Code::Banned => StatusCode::FORBIDDEN,
             Code::AuthRequired | Code::AuthFailed => StatusCode::UNAUTHORIZED,
@@ -76,12 +78,16 @@ impl Refusal {
             Code::UpstreamUnavailable => StatusCode::BAD_GATEWAY,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
+        let waits = code == Code::TooManyConnections || reason == Refused::NoKeys;
+        let message = if reason == Refused::NoKeys { TokenFault::NoKeys.message() } else { code.message() };
+        Refusal { code, retry_after: waits.then_some(WAIT), ..Refusal::plain(status, reason, message) }
+    }
+
+    /// By a code, as the route's `on_reject` says.
+    pub fn closing(code: Code, reason: Refused, route: &Route, upgrade: &Upgrade) -> Refusal {
         let closing = (route.auth.on_reject == OnReject::Close)
             .then(|| Accept { accept: upgrade.accept.clone(), protocol: upgrade.any_protocol() });
-        let waits = code == Code::TooManyConnections || reason == Refused::NoKeys;
-        let retry_after = waits.then_some(WAIT);
-        let message = if reason == Refused::NoKeys { TokenFault::NoKeys.message() } else { code.message() };
-        Refusal { status, reason, message, code, retry_after, closing, last: false }
+        Refusal { closing, ..Refusal::by_status(code, reason) }
     }
 
     /// The gateway stops.
@@ -94,6 +100,11 @@ impl Refusal {
     /// The connection ends with the answer.
     pub fn last(self) -> Refusal {
         Refusal { last: true, ..self }
+    }
+
+    /// With the methods that are served (RFC 9110, section 10.2.1).
+    pub fn allow(self, allow: &'static str) -> Refusal {
+        Refusal { allow, ..self }
     }
 
     /// With another status, where it is refused by one.
@@ -117,7 +128,9 @@ impl Refusal {
         let mut response = Response::new(Full::default());
         let headers = response.headers_mut();
         if let Some(accept) = &self.closing {
-            upgrade::switch(headers, &accept.accept);
+            if let Some(accept) = &accept.accept {
+                upgrade::switch(headers, accept);
+            }
             if let Some(protocol) = &accept.protocol {
                 headers.insert(SEC_WEBSOCKET_PROTOCOL, protocol.clone());
             }
@@ -140,8 +153,11 @@ impl Refusal {
                 headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
                 headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             }
+            StatusCode::BAD_REQUEST if self.reason == Refused::Version => {
+                headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            }
             StatusCode::METHOD_NOT_ALLOWED => {
-                headers.insert(ALLOW, HeaderValue::from_static("GET"));
+                headers.insert(ALLOW, HeaderValue::from_static(self.allow));
             }
             _ => (),
         }

@@ -133,6 +133,11 @@ fn config(root: &Table, world: &World) -> Config {
     }
 }
 
+/// The JSON Schema (draft 2020-12) of the file, with what keys mean and hold where they are missing.
+pub fn schema() -> serde_json::Value {
+    schema::document()
+}
+
 /// Reads a duration as the file has them: `500ms`, `10s`, `5m`, `1h`, `1d`.
 ///
 /// # Errors

@@ -1,10 +1,12 @@
 //! What is answered to a request, whatever version of HTTP it came by.
 use super::{Body, Front, Opens};
+use crate::admission::forwarded::Client;
 use crate::admission::refusal::Refusal;
 use crate::admission::token::uri_without_token;
-use crate::admission::{Admitted, Entered, Entrance, Passed, Who};
+use crate::admission::{Admitted, Entered, Entrance, Who};
 use crate::close::{Close, Code};
-use crate::config::Service;
+use crate::config::{PathPattern, Route, Service};
+use crate::identity::Identity;
 use crate::metrics::{Handshake, Refused};
 use crate::outbox::wire::Wire;
 use crate::session::{self, Surroundings, Upgraded};
@@ -13,7 +15,8 @@ use crate::upstream::{Backend, Forward, Proxied, Unopened};
 use crate::ws::deflate;
 use hyper::header::{HeaderMap, HeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL};
 use hyper::http::request::Parts;
-use hyper::{Response, StatusCode};
+use hyper::{Response, Uri};
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -78,15 +81,9 @@ impl Front {
         let opens = self.opening.enter();
         match self.around.gate.admit(entrance, &head).await {
             Ok(Entered::Session(admitted)) => self.open(entrance, admitted, &head, opens).await,
-            Ok(Entered::Request(passed)) => self.pass(entrance, passed, head, body).await,
+            Ok(Entered::Request(passed)) => self.pass(passed, head, body).await,
             Err(refusal) => self.refuse(entrance, &refusal),
         }
-    }
-
-    /// Ordinary HTTP.
-    async fn pass(self: &Rc<Self>, entrance: &Rc<Entrance>, _: Passed, _: Parts, _: Body) -> Answer {
-        let message = "ordinary requests are not proxied yet";
-        self.refuse(entrance, &Refusal::plain(StatusCode::UPGRADE_REQUIRED, Refused::UpgradeRequired, message))
     }
 
     async fn open(&self, entrance: &Rc<Entrance>, admitted: Admitted, head: &Parts, opens: Opens) -> Answer {
@@ -110,25 +107,28 @@ impl Front {
     }
 
     async fn connect(&self, upstream: usize, admitted: &Admitted, head: &Parts) -> Result<Backend, Unopened> {
-        let auth = &self.around.gate.config().auth;
         let protocols = admitted.upgrade.protocols.join(", ");
-        let origin = &admitted.origin;
-        let forward = Forward {
-            headers: &head.headers,
-            path_and_query: &uri_without_token(auth, &head.uri),
-            protocols: Some(protocols.as_str()).filter(|p| !p.is_empty()),
-            client_ip: origin.ip,
-            forwarded_for: origin.chain.as_deref(),
-            peer_ip: origin.peer(),
-            proto: origin.proto,
-            host: &origin.host,
-            client_id: match &admitted.who {
-                Who::Client(identity, _) if !identity.is_anonymous() => Some(&identity.client),
-                Who::Client(..) | Who::Visitor => None,
-            },
-            proxied: origin.proxied().map(|ends| Proxied { source: ends.peer, destination: ends.local }),
+        let path = self.path(&admitted.route, &head.uri);
+        let identity = match &admitted.who {
+            Who::Client(identity, _) => Some(identity),
+            Who::Visitor => None,
         };
+        let protocols = Some(protocols.as_str()).filter(|p| !p.is_empty());
+        let forward = Forward { protocols, ..describe(head, &path, &admitted.origin, identity) };
         self.upstreams.open(upstream, forward).await
+    }
+
+    /// Path and query as a backend sees them: without the token, and without the route's prefix where it is stripped.
+    pub(super) fn path<'a>(&self, route: &Route, uri: &'a Uri) -> Cow<'a, str> {
+        let whole = uri_without_token(&self.around.gate.config().auth, uri);
+        match &route.path {
+            // The slash before the `*` stays.
+            PathPattern::Below { prefix, .. } if route.strip_prefix => match whole {
+                Cow::Borrowed(whole) => whole[prefix.len() - 1..].into(),
+                Cow::Owned(whole) => whole[prefix.len() - 1..].to_owned().into(),
+            },
+            PathPattern::Below { .. } | PathPattern::Exact(_) => whole,
+        }
     }
 
     /// A session that the gateway itself talks with.
@@ -172,7 +172,7 @@ impl Front {
         opens: Opens,
     ) -> Answer {
         self.around.shard.metrics().handshake(Handshake::Accepted);
-        let accept = Some(admitted.upgrade.accept.clone());
+        let accept = admitted.upgrade.accept.clone();
         let (around, admitted) = (self.around.clone(), Box::new(admitted));
         Answer::Switch(Switch { headers, accept, then: Then::Session { around, admitted, deflate, backend, opens } })
     }
@@ -193,5 +193,28 @@ impl Front {
                 Answer::Switch(Switch { headers, accept: None, then })
             }
         }
+    }
+}
+
+/// What a backend is told of a request and its client.
+pub(super) fn describe<'a>(
+    head: &'a Parts,
+    path_and_query: &'a str,
+    origin: &'a Client,
+    identity: Option<&'a Identity>,
+) -> Forward<'a> {
+    Forward {
+        headers: &head.headers,
+        path_and_query,
+        protocols: None,
+        client_ip: origin.ip,
+        version: head.version,
+        forwarded_for: origin.chain.as_deref(),
+        forwarded: origin.forwarded.as_deref(),
+        peer_ip: origin.peer(),
+        proto: origin.proto,
+        host: &origin.host,
+        client_id: identity.filter(|identity| !identity.is_anonymous()).map(|identity| &*identity.client),
+        proxied: origin.proxied().map(|ends| Proxied { source: ends.peer, destination: ends.local }),
     }
 }

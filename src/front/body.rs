@@ -1,9 +1,12 @@
 //! Bodies of requests and answers, whatever they are made of.
+use super::http2::Received;
+use super::leftover::Leftover;
+use super::pass::Passing;
+pub use crate::upstream::BodyError;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -11,12 +14,15 @@ use std::task::{Context, Poll};
 pub enum Body {
     /// There from the start.
     Full(Full<Bytes>),
-    /// Of a client over HTTP/1.1, or of a backend.
+    /// Of a backend that refuses an upgrade.
     Http1(Incoming),
+    /// Of a client over HTTP/1.1.
+    Asked(Leftover),
+    /// Of a client over HTTP/2.
+    Http2(Received),
+    /// A backend's answer to an ordinary request.
+    Passed(Box<Passing>),
 }
-
-/// Why a body broke off.
-pub type BodyError = Box<dyn Error + Send + Sync>;
 
 impl Body {
     /// None.
@@ -33,6 +39,9 @@ impl http_body::Body for Body {
         match self.get_mut() {
             Body::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Body::Http1(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Body::Asked(body) => Pin::new(body).poll_frame(cx),
+            Body::Http2(body) => Pin::new(body).poll_frame(cx),
+            Body::Passed(body) => Pin::new(&mut body.download).poll_frame(cx),
         }
     }
 
@@ -40,6 +49,9 @@ impl http_body::Body for Body {
         match self {
             Body::Full(body) => body.is_end_stream(),
             Body::Http1(body) => body.is_end_stream(),
+            Body::Asked(body) => body.is_end_stream(),
+            Body::Http2(body) => body.is_end_stream(),
+            Body::Passed(body) => body.download.is_end_stream(),
         }
     }
 
@@ -47,6 +59,9 @@ impl http_body::Body for Body {
         match self {
             Body::Full(body) => body.size_hint(),
             Body::Http1(body) => body.size_hint(),
+            Body::Asked(body) => body.size_hint(),
+            Body::Http2(body) => body.size_hint(),
+            Body::Passed(body) => body.download.size_hint(),
         }
     }
 }

@@ -1,18 +1,26 @@
 //! HTTP/1.1: hyper reads one request head after another, until one is let in and the connection is a session's.
+mod framing;
+mod guard;
+
 use super::answer::{Answer, Switch};
+use super::leftover::Leftover;
 use super::patient::Patient;
 use super::{Body, Front};
 use crate::admission::{Entrance, upgrade};
 use crate::metrics::Handshake;
 use crate::outbox::wire::Stream;
+use guard::Guard;
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
+use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -40,9 +48,20 @@ pub(super) async fn serve(front: Rc<Front>, stream: Stream, entrance: Rc<Entranc
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
         .max_buf_size(HEAD_MAX)
-        .serve_connection(TokioIo::new(Patient::new(stream)), service)
+        .serve_connection(TokioIo::new(Patient::new(Guard::new(stream))), service)
         .with_upgrades();
-    let outcome = match connection.await {
+    let _opens = front.opening.enter();
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        biased;
+        ended = &mut connection => ended,
+        () = front.opening.stopped() => {
+            // An idle one ends at once, any other after its answer.
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    let outcome = match ended {
         Err(error) if error.is_timeout() => Handshake::HeadTimeout,
         Err(error) if error.is_parse() => Handshake::Malformed,
         Err(_) | Ok(()) => Handshake::Disconnected,
@@ -55,10 +74,23 @@ pub(super) async fn serve(front: Rc<Front>, stream: Stream, entrance: Rc<Entranc
 async fn answer(front: Rc<Front>, entrance: Rc<Entrance>, mut request: Request<Incoming>) -> Response<Body> {
     let upgrade = hyper::upgrade::on(&mut request);
     let (head, body) = request.into_parts();
-    match front.answer(&entrance, head, Body::Http1(body)).await {
-        Answer::Whole(response) => response,
+    let switches = switches(&head);
+    let body = Body::Asked(Leftover::new(&head, body));
+    match front.answer(&entrance, head, body).await {
+        Answer::Whole(mut response) => {
+            if switches {
+                response.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
+        }
         Answer::Switch(switch) => accept(switch, upgrade),
     }
+}
+
+/// Whether a request asks for something else than HTTP behind it. The [`Guard`] then follows no further, so where the
+/// answer is no it is the connection's last.
+fn switches(head: &Parts) -> bool {
+    head.headers.contains_key(UPGRADE) || head.method == Method::CONNECT
 }
 
 /// The 101, and what becomes of the connection behind it.
@@ -82,7 +114,7 @@ fn accept(switch: Switch, upgrade: OnUpgrade) -> Response<Body> {
 async fn upgraded(upgrade: OnUpgrade) -> Option<(Stream, Vec<u8>)> {
     // The client has gone before the 101 was out.
     let upgraded = upgrade.await.ok()?;
-    let parts = upgraded.downcast::<TokioIo<Patient<Stream>>>().ok()?;
+    let parts = upgraded.downcast::<TokioIo<Patient<Guard<Stream>>>>().ok()?;
     // Copied: what `Bytes` turns into would keep the whole buffer of the head, also for no byte of it.
-    Some((parts.io.into_inner().into_inner(), parts.read_buf.to_vec()))
+    Some((parts.io.into_inner().into_inner().into_inner(), parts.read_buf.to_vec()))
 }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 /// How long nothing of an answer may be taken.
-const STUCK_MAX: Duration = Duration::from_secs(30);
+pub(super) const STUCK_MAX: Duration = Duration::from_secs(30);
 
 /// A stream whose writes fail where nothing is taken for [`STUCK_MAX`].
 pub(super) struct Patient<S> {

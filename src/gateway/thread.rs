@@ -7,7 +7,7 @@ use crate::metrics::Metrics;
 use crate::rooms::{Inbox, Rooms, Shared};
 use crate::session::Surroundings;
 use crate::shard::Shard;
-use crate::upstream::Upstreams;
+use crate::upstream::{Lines, Upstreams};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -92,7 +92,9 @@ fn run(parts: ShardParts, jobs: Receiver<Job>) -> Result<(), String> {
         spawn_local(rooms.clone().run(inbox));
         spawn_local(beat(shard.clone(), health.clone()));
         let around = Surroundings { gate, shard, rooms: rooms.clone() };
-        let front = Rc::new(Front { around, upstreams, draining, opening });
+        let lines = Rc::new(Lines::default());
+        spawn_local(lines.clone().sweep());
+        let front = Rc::new(Front { around, upstreams, lines, draining, opening });
         listen::run(front, sockets, jobs).await;
         // The rooms whose home is here are in use until the last session of all shards has ended, and what that one
         // left behind is on its way then.

@@ -33,6 +33,7 @@ pub struct Deadlines {
     expires: Option<Instant>,
     auth_by: Option<Instant>,
     restart: Option<Instant>,
+    paused: Option<Instant>,
 }
 
 impl Deadlines {
@@ -48,6 +49,7 @@ impl Deadlines {
             expires: None,
             auth_by: None,
             restart: None,
+            paused: None,
         }
     }
 
@@ -90,7 +92,22 @@ impl Deadlines {
         self.restart = Some(at);
     }
 
-    /// The first time at which something may be due.
+    /// The peer is not read until then, since it sent too much.
+    pub fn pause_until(&mut self, at: Instant) {
+        self.paused = Some(at);
+    }
+
+    /// Until when the peer is not read.
+    pub fn paused(&self) -> Option<Instant> {
+        self.paused
+    }
+
+    /// Ends a pause whose time has come.
+    pub fn resume(&mut self, now: Instant) {
+        self.paused = self.paused.filter(|at| *at > now);
+    }
+
+    /// The first time at which something may be due, or a pause ends.
     pub fn next(&self) -> Option<Instant> {
         let pong = self.pinged.and_then(|at| Some(at + self.pong?));
         let ping = if self.pinged.is_some() && self.pong.is_some() { None } else { self.ping };
@@ -101,6 +118,7 @@ impl Deadlines {
             self.expires,
             self.auth_by,
             self.restart,
+            self.paused,
         ]
         .into_iter()
         .flatten()

@@ -17,6 +17,10 @@ impl Rate {
         let nanos_per_unit = 1e9 / per_second.max(1) as f64;
         Rate { nanos_per_unit, burst_nanos: (burst.max(1) as f64 * nanos_per_unit).ceil() as u64 }
     }
+
+    fn cost(&self, units: u64) -> u64 {
+        (units as f64 * self.nanos_per_unit) as u64
+    }
 }
 
 /// One bucket, shared by all who hold a reference.
@@ -31,7 +35,7 @@ impl Bucket {
     /// # Errors
     /// How long until they are there. What is larger than the whole burst is never there.
     pub fn take(&self, rate: &Rate, units: u64, now: u64) -> Result<(), Duration> {
-        let cost = (units as f64 * rate.nanos_per_unit) as u64;
+        let cost = rate.cost(units);
         let mut full_at = self.full_at.load(Relaxed);
         loop {
             let next = full_at.max(now).saturating_add(cost);
@@ -44,6 +48,20 @@ impl Bucket {
                 Err(seen) => full_at = seen,
             }
         }
+    }
+
+    /// How long until one unit is there; `None`: it is.
+    pub fn wait(&self, rate: &Rate, now: u64) -> Option<Duration> {
+        let ahead = self.full_at.load(Relaxed).saturating_sub(now).saturating_add(rate.cost(1));
+        (ahead > rate.burst_nanos).then(|| Duration::from_nanos(ahead - rate.burst_nanos))
+    }
+
+    /// Takes `units` at time `now`, also where they are not there: what is owed must come back before one unit is
+    /// [there](Self::wait) again.
+    pub fn owe(&self, rate: &Rate, units: u64, now: u64) {
+        let more = |full_at: u64| Some(full_at.max(now).saturating_add(rate.cost(units)));
+        // It always answers with a value.
+        let _ = self.full_at.fetch_update(Relaxed, Relaxed, more);
     }
 
     /// Whether something was taken that has not come back by `now` (as by [`nanos`]).
@@ -90,5 +108,16 @@ mod tests {
         assert!(bucket.take(&rate, 11, SECOND).is_err());
         assert!(bucket.take(&rate, u64::MAX, SECOND).is_err());
         assert!(bucket.take(&rate, 10, SECOND).is_ok());
+    }
+
+    #[test]
+    fn what_is_owed_comes_back_before_anything_is_there() {
+        let (bucket, rate) = (Bucket::default(), Rate::new(10, 10));
+        assert_eq!(bucket.wait(&rate, SECOND), None);
+        bucket.owe(&rate, 25, SECOND);
+        assert_eq!(bucket.wait(&rate, SECOND), Some(Duration::from_millis(1600)));
+        assert!(bucket.take(&rate, 1, SECOND).is_err());
+        assert_eq!(bucket.wait(&rate, SECOND + 1_600_000_000), None);
+        assert!(bucket.take(&rate, 1, SECOND + 1_600_000_000).is_ok());
     }
 }

@@ -1,29 +1,43 @@
 //! What one session is charged, and what it counted.
 use super::ClientPermit;
-use super::gcra::{Rate, nanos};
-use crate::config::Limits;
+use super::gcra::{Bucket, Rate, nanos};
+use crate::config::{FromUpstream, Limits, OnExcess};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The rates of a route, ready for use.
+/// The rates of a route in one direction, ready for use.
 #[derive(Debug, Clone, Copy)]
 pub struct Rates {
     messages: Option<Rate>,
     bytes: Option<Rate>,
+    /// Whoever sends too much is not read for a while (`on_excess = "pause"`).
+    pauses: bool,
 }
 
 impl Rates {
     /// From the route's limits. The burst of bytes is one second's worth, or `max_message_size` where that is larger.
     pub fn new(limits: &Limits) -> Rates {
-        let burst_bytes = |per_second: u64| match limits.max_message_size {
-            u64::MAX => per_second,
-            size => per_second.max(size),
-        };
         Rates {
             messages: limits.messages_per_second.map(|n| Rate::new(n.into(), limits.message_burst.into())),
-            bytes: limits.bytes_per_second.map(|n| Rate::new(n, burst_bytes(n))),
+            bytes: limits.bytes_per_second.map(|n| bytes(n, limits.max_message_size)),
+            pauses: limits.on_excess == OnExcess::Pause,
         }
     }
+
+    /// What holds for a backend, the burst likewise; `None`: nothing.
+    pub fn from_upstream(limits: &FromUpstream) -> Option<Rates> {
+        let FromUpstream { messages_per_second, bytes_per_second, .. } = *limits;
+        (messages_per_second.is_some() || bytes_per_second.is_some()).then(|| Rates {
+            messages: messages_per_second.map(|n| Rate::new(n.into(), limits.message_burst.into())),
+            bytes: bytes_per_second.map(|n| bytes(n, limits.max_message_size)),
+            pauses: limits.on_excess == OnExcess::Pause,
+        })
+    }
+}
+
+fn bytes(per_second: u64, max_message_size: u64) -> Rate {
+    let burst = if max_message_size == u64::MAX { per_second } else { per_second.max(max_message_size) };
+    Rate::new(per_second, burst)
 }
 
 /// Messages and payload bytes of one session, each way.
@@ -56,21 +70,45 @@ impl Meter {
         self.permit = permit;
     }
 
-    /// Charges messages and payload bytes.
+    /// How long nothing more may be read, of one that is paused beyond its rates; `None`: more may be.
+    pub fn pause(&self, now: Instant) -> Option<Duration> {
+        if !self.rates.pauses {
+            return None;
+        }
+        let now = nanos(now);
+        let messages = self.rates.messages.as_ref().and_then(|rate| self.permit.messages().wait(rate, now));
+        let bytes = self.rates.bytes.as_ref().and_then(|rate| self.permit.bytes().wait(rate, now));
+        messages.max(bytes)
+    }
+
+    /// Whether it pauses beyond the rates.
+    pub fn pauses(&self) -> bool {
+        self.rates.pauses
+    }
+
+    /// Charges messages and payload bytes. One that is [paused](Self::pause) may owe what is not there: the bytes of
+    /// one message beyond its burst, and what its other sockets took at the same time.
     ///
     /// # Errors
     /// How long until the messages are there, else until the bytes are; then the messages are charged all the same.
     pub fn charge(&self, messages: u64, bytes: u64, now: Instant) -> Result<(), Duration> {
         let now = nanos(now);
+        let take = |bucket: &Bucket, rate: &Rate, units| {
+            if self.rates.pauses {
+                bucket.owe(rate, units, now);
+                return Ok(());
+            }
+            bucket.take(rate, units, now)
+        };
         if messages > 0
             && let Some(rate) = &self.rates.messages
         {
-            self.permit.messages().take(rate, messages, now)?;
+            take(self.permit.messages(), rate, messages)?;
         }
         if bytes > 0
             && let Some(rate) = &self.rates.bytes
         {
-            self.permit.bytes().take(rate, bytes, now)?;
+            take(self.permit.bytes(), rate, bytes)?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use crate::admission::forwarded::Ends;
 use crate::front::{self, Front};
 use crate::metrics::Handshake;
 use crate::outbox::wire::{Socket, Stream};
+use crate::session;
 use crate::shard::{Load, LoadPermit, Place};
 use crate::tls::Tls;
 use std::io::ErrorKind;
@@ -18,6 +19,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 /// Arrivals that may wait for one shard; then accepting pauses.
 const QUEUE: usize = 1024;
 
+/// How long after the window ordinary requests may still run. Then they are cut off: a stream of events has no other end.
+const PAST_WINDOW: Duration = Duration::from_secs(1);
+
 /// How long a PROXY header may take, within `header_timeout`: a proxy sends it at once.
 const PROXY_HEADER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -28,6 +32,8 @@ const GONE: [ErrorKind; 3] = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionRes
 pub enum Job {
     /// A connection, and its share of the load.
     Arrival(Arrival, LoadPermit),
+    /// Checks find this server unhealthy: its sessions are to be closed.
+    Lost(u64),
     /// The gateway stops: close every session within this window, then end.
     Drain(Duration),
 }
@@ -55,6 +61,11 @@ impl Intake {
         let _ = self.jobs.send(Job::Arrival(arrival, self.load.add())).await;
     }
 
+    /// Tells the shard to close its sessions with the server of this number.
+    pub async fn lose(&self, server: u64) {
+        let _ = self.jobs.send(Job::Lost(server)).await;
+    }
+
     /// Tells the shard to close its sessions and end.
     pub async fn drain(&self, window: Duration) {
         let _ = self.jobs.send(Job::Drain(window)).await;
@@ -69,11 +80,14 @@ pub async fn run(front: Rc<Front>, sockets: Arc<Sockets>, mut jobs: Receiver<Job
                 let place = Place::new(front.around.shard.clone(), permit);
                 tokio::task::spawn_local(connection(front.clone(), sockets.clone(), arrival, place));
             }
+            Job::Lost(server) => session::lose(&front.around.shard, server),
             Job::Drain(window) => {
                 let shard = &front.around.shard;
+                front.opening.stop();
                 shard.drain(window);
-                while shard.sessions() > 0 || !front.opening.is_empty() {
-                    front.opening.emptied().await;
+                let deadline = Instant::now() + window + PAST_WINDOW;
+                while shard.sessions() > 0 || (!front.opening.is_empty() && Instant::now() < deadline) {
+                    let _ = timeout_at(deadline, front.opening.emptied()).await;
                     shard.emptied().await;
                 }
                 return;

@@ -1,6 +1,8 @@
 //! The families, their names and their help, summed over the blocks.
-use super::labels::{self, Asked, AskedOutcome, Direction, Fetched, Handshake, Refused, ServiceLabel, ToldOutcome};
-use super::{Blocks, Gauge, LAG_BOUNDS, ShardMetrics, process::Process};
+use super::labels::{
+    self, Asked, AskedOutcome, Direction, Fetched, Handshake, Refused, ServiceLabel, StatusClass, ToldOutcome,
+};
+use super::{Blocks, Gauge, LAG_BOUNDS, ServerLevels, ShardMetrics, process::Process};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -17,6 +19,7 @@ impl Collector for Blocks {
         self.rooms(out)?;
         self.hook(out)?;
         self.jwks(out)?;
+        self.servers(out)?;
         self.shards(out)?;
         self.about(out)?;
         process(out)
@@ -71,7 +74,13 @@ impl Blocks {
         let reasons = Refused::ALL
             .iter()
             .map(|&reason| ([("reason", reason.label())], self.sum(|s| &s.refusals[reason as usize])));
-        counters(out, "wsgate_refusals", "Requests and connections that were refused", reasons)
+        counters(out, "wsgate_refusals", "Requests and connections that were refused", reasons)?;
+        let classes = StatusClass::ALL
+            .iter()
+            .map(|&class| ([("status", class.label())], self.sum(|s| &s.requests[class as usize])));
+        counters(out, "wsgate_requests", "Ordinary requests that were passed on, by their answer's status", classes)?;
+        let in_flight = self.level(|s| &s.requests_in_flight);
+        gauge(out, "wsgate_requests_in_flight", "Ordinary requests whose answer has not ended", in_flight)
     }
 
     fn closes(&self, out: &mut DescriptorEncoder) -> Result {
@@ -121,6 +130,27 @@ impl Blocks {
         counters(out, "wsgate_jwks_fetches", "Fetches of the key set for tokens", fetches)?;
         let help = "When the key set for tokens was last fetched, in seconds since 1970; 0: never";
         gauge(out, "wsgate_jwks_fetch_time_seconds", help, self.sum(|s| &s.jwks_fetched_at))
+    }
+
+    fn servers(&self, out: &mut DescriptorEncoder) -> Result {
+        let servers = self.servers.read();
+        if servers.is_empty() {
+            return Ok(());
+        }
+        fn labels(levels: &ServerLevels) -> [(&'static str, &str); 2] {
+            [("upstream", &levels.upstream), ("server", &levels.server)]
+        }
+        let help = "Whether a server of an upstream is chosen: checks find it healthy, and it can be connected to";
+        let healthy = servers.iter().map(|levels| (labels(levels), i64::from(levels.healthy)));
+        gauges(out, "wsgate_upstream_healthy", help, healthy)?;
+        let used = servers.iter().map(|levels| (labels(levels), levels.used as i64));
+        gauges(out, "wsgate_upstream_used", "Sessions and requests that use a server of an upstream", used)?;
+        let failures = servers.iter().map(|levels| (labels(levels), levels.connect_failures));
+        let help = "Connections to a server of an upstream that could not be made";
+        counters(out, "wsgate_upstream_connect_failures", help, failures)?;
+        let ejections = servers.iter().map(|levels| (labels(levels), levels.ejections));
+        let help = "Times that a server of an upstream was left alone because it could not be connected to";
+        counters(out, "wsgate_upstream_ejections", help, ejections)
     }
 
     fn shards(&self, out: &mut DescriptorEncoder) -> Result {
@@ -181,6 +211,19 @@ where
 
 fn counter(out: &mut DescriptorEncoder, name: &str, help: &str, total: u64) -> Result {
     out.encode_descriptor(name, help, None, MetricType::Counter)?.encode_counter::<NoLabelSet, _, u64>(&total, None)
+}
+
+fn gauges<S: EncodeLabelSet>(
+    out: &mut DescriptorEncoder,
+    name: &str,
+    help: &str,
+    series: impl Iterator<Item = (S, i64)>,
+) -> Result {
+    let mut family = out.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (set, level) in series {
+        family.encode_family(&set)?.encode_gauge(&level)?;
+    }
+    Ok(())
 }
 
 fn counters<S: EncodeLabelSet>(

@@ -27,6 +27,8 @@ labels! {
     pub enum Handshake {
         /// An upgrade was answered with 101 and a session began.
         Accepted = "accepted",
+        /// An ordinary request was let in, and passed on to a backend.
+        Passed = "passed",
         /// A check of admission said no; [`Refused`] counts the reason.
         Refused = "refused",
         /// No PROXY header came, or not in time.
@@ -81,6 +83,8 @@ labels! {
         Backend = "backend",
         /// The gateway is stopping.
         Draining = "draining",
+        /// An HTTP/2 connection whose frames brought nothing (GOAWAY with ENHANCE_YOUR_CALM).
+        Flood = "flood",
     }
 }
 
@@ -93,6 +97,31 @@ labels! {
         Rooms = "rooms",
         /// Relays to an upstream.
         Proxy = "proxy",
+    }
+}
+
+labels! {
+    /// The class of an answer's status, by `status`.
+    pub enum StatusClass {
+        /// 200 to 299, or informational.
+        Success = "2xx",
+        /// 300 to 399.
+        Redirection = "3xx",
+        /// 400 to 499.
+        ClientError = "4xx",
+        /// 500 and above.
+        ServerError = "5xx",
+    }
+}
+
+impl StatusClass {
+    pub(super) fn of(status: u16) -> StatusClass {
+        match status {
+            ..300 => StatusClass::Success,
+            300..400 => StatusClass::Redirection,
+            400..500 => StatusClass::ClientError,
+            500.. => StatusClass::ServerError,
+        }
     }
 }
 

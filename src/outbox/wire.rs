@@ -1,4 +1,8 @@
-//! The transports under a session: TCP, Unix sockets, TLS over either, and a pipe for tests.
+//! The transports under a session: TCP, Unix sockets, TLS over either, a stream of HTTP/2, and a pipe for tests.
+mod http2;
+
+pub use http2::{Http2, STREAM_BACKLOG};
+
 use std::io::{self, IoSlice, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -94,6 +98,16 @@ pub enum Stream {
     Tls(Box<TlsStream<Socket>>),
 }
 
+impl Stream {
+    /// The protocol that TLS has agreed on (RFC 7301).
+    pub fn alpn(&self) -> Option<&[u8]> {
+        match self {
+            Stream::Plain(_) => None,
+            Stream::Tls(tls) => tls.get_ref().1.alpn_protocol(),
+        }
+    }
+}
+
 macro_rules! either {
     ($stream:expr, $s:ident => $call:expr) => {
         match $stream.get_mut() {
@@ -132,6 +146,8 @@ pub enum Wire {
     Plain(Socket),
     /// TLS over a socket.
     Tls(Box<Tls>),
+    /// A stream among others of an HTTP/2 connection.
+    Http2(Box<Http2>),
     /// Memory, for tests.
     Pipe(DuplexStream),
 }
@@ -170,6 +186,7 @@ impl Wire {
         match self {
             Wire::Plain(socket) => socket.try_write(bytes),
             Wire::Tls(tls) => tls.try_write(bytes),
+            Wire::Http2(stream) => stream.try_write(bytes),
             Wire::Pipe(pipe) => {
                 let mut cx = Context::from_waker(std::task::Waker::noop());
                 match Pin::new(pipe).poll_write(&mut cx, &bytes[0]) {
@@ -184,7 +201,8 @@ impl Wire {
     pub fn try_flush(&mut self) -> io::Result<()> {
         match self {
             Wire::Tls(tls) => tls.try_flush(),
-            Wire::Plain(_) | Wire::Pipe(_) => Ok(()),
+            // What HTTP/2 has taken, its connection sends.
+            Wire::Plain(_) | Wire::Http2(_) | Wire::Pipe(_) => Ok(()),
         }
     }
 
@@ -193,6 +211,7 @@ impl Wire {
         match self {
             Wire::Plain(socket) => socket.poll_writable(cx),
             Wire::Tls(tls) => tls.socket.poll_writable(cx),
+            Wire::Http2(stream) => stream.poll_writable(cx),
             // An empty write registers nothing: the pipe of a test is asked again at once.
             Wire::Pipe(_) => {
                 cx.waker().wake_by_ref();
@@ -206,6 +225,7 @@ impl Wire {
         match self {
             Wire::Plain(socket) => socket.poll_read_into(cx, buffer),
             Wire::Tls(tls) => tls.poll_read(cx, buffer),
+            Wire::Http2(stream) => stream.poll_read(cx, buffer),
             Wire::Pipe(pipe) => {
                 let mut buffer = ReadBuf::new(buffer);
                 ready!(Pin::new(pipe).poll_read(cx, &mut buffer))?;
@@ -214,7 +234,7 @@ impl Wire {
         }
     }
 
-    /// Ends the writing side: close_notify under TLS, then FIN.
+    /// Ends the writing side: close_notify under TLS, then FIN; END_STREAM over HTTP/2.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Wire::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
@@ -224,6 +244,7 @@ impl Wire {
                 let _ = tls.try_flush();
                 Pin::new(&mut tls.socket).poll_shutdown(cx)
             }
+            Wire::Http2(stream) => Poll::Ready(stream.end()),
             Wire::Pipe(pipe) => Pin::new(pipe).poll_shutdown(cx),
         }
     }

@@ -15,7 +15,7 @@ use crate::rooms::{Auth, Enter, Member, Visitor};
 use crate::shard::Seat;
 use crate::ws::frame::{Masking, Opcode, Rsv, Rules, frame};
 use crate::ws::message::{Chunk, Event, Reader};
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -81,8 +81,8 @@ struct Judging {
 /// What the session has read and not yet understood.
 struct Input {
     reader: Reader,
-    /// What cannot be used before an answer has come.
-    held: Vec<u8>,
+    /// What cannot be used before an answer has come, or the rate allows it.
+    held: BytesMut,
 }
 
 impl Talk {
@@ -119,7 +119,7 @@ impl Talk {
                 conversation.deadlines.auth_by(Some(now + wait));
             }
         }
-        Talk { input: Input { reader: Reader::new(rules, deflate), held: early }, conversation }
+        Talk { input: Input { reader: Reader::new(rules, deflate), held: BytesMut::from(&*early) }, conversation }
     }
 
     /// Runs the session until it ends. A member has left its rooms then, though its socket is still open.
@@ -239,6 +239,7 @@ impl Conversation {
         }
         while timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
+            self.deadlines.resume(now);
             self.deadlines.message(self.seat.handle.sent_at.get());
             while let Some(due) = self.deadlines.due(now) {
                 self.on_due(due, now)?;
@@ -258,9 +259,10 @@ impl Conversation {
                 Ok(())
             }
             Due::PongMissing => {
-                // Of one that is not read, because answers to it are awaited, no pong is seen.
-                let is_answered = matches!(self.stage, Stage::Member(_) | Stage::Asking(_)) || self.judging.is_some();
-                if is_answered && !self.may_read() {
+                // Of one that is not read, because answers to it are awaited or it has sent too much, no pong is seen.
+                let awaits_answers = self.judging.is_some()
+                    || matches!(self.stage, Stage::Member(_) | Stage::Asking(_)) && !self.may_read();
+                if awaits_answers || self.deadlines.paused().is_some() {
                     self.deadlines.pinged(now);
                     return Ok(());
                 }
@@ -273,6 +275,11 @@ impl Conversation {
                 }
                 Err(Close::because(Code::Idle, "heartbeat lost"))
             }
+            // What it may not send yet is on its way.
+            Due::Idle if self.deadlines.paused().is_some() => {
+                self.deadlines.message(now);
+                Ok(())
+            }
             Due::Idle => Err(Close::because(Code::Idle, "idle")),
             Due::Expired => Err(Close::because(Code::AuthFailed, "token expired")),
             Due::AuthMissing => Err(Close::gateway(Code::AuthRequired)),
@@ -280,9 +287,10 @@ impl Conversation {
         }
     }
 
-    /// Whether more may be read: a client that does not take its answers is not asked for more.
+    /// Whether more may be read: a client that does not take its answers is not asked for more, and one that has sent
+    /// too much waits.
     fn may_read(&self) -> bool {
-        if self.judging.is_some() {
+        if self.judging.is_some() || self.deadlines.paused().is_some() {
             return false;
         }
         match &self.stage {
@@ -296,7 +304,11 @@ impl Conversation {
     fn poll_input(&mut self, cx: &mut Context<'_>, input: &mut Input) -> Poll<Result<(), Close>> {
         if !input.held.is_empty() {
             let mut held = std::mem::take(&mut input.held);
-            return Poll::Ready(self.on_bytes(input, &mut held));
+            let used = self.on_bytes(&mut input.reader, &mut held);
+            return Poll::Ready(used.map(|used| {
+                held.advance(used);
+                input.held = held;
+            }));
         }
         let shard = self.around.shard.clone();
         let scratch = &mut *shard.scratch.borrow_mut();
@@ -304,27 +316,35 @@ impl Conversation {
         match read {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(0)) => Poll::Ready(Err(Close::lost(By::Client, "the connection ended without a Close"))),
-            Poll::Ready(Ok(n)) => Poll::Ready(self.on_bytes(input, &mut scratch[..n])),
+            Poll::Ready(Ok(n)) => {
+                let used = self.on_bytes(&mut input.reader, &mut scratch[..n]);
+                Poll::Ready(used.map(|used| input.held = BytesMut::from(&scratch[used..n])))
+            }
             Poll::Ready(Err(e)) => {
                 Poll::Ready(Err(Close::lost(By::Client, format!("the connection failed: {}", e.kind()))))
             }
         }
     }
 
-    fn on_bytes(&mut self, input: &mut Input, bytes: &mut [u8]) -> Result<(), Close> {
+    /// Says how many of the bytes were used.
+    fn on_bytes(&mut self, reader: &mut Reader, bytes: &mut [u8]) -> Result<usize, Close> {
+        let all = bytes.len();
         let now = Instant::now();
         self.rearm |= self.deadlines.heard(now);
         let shard = self.around.shard.clone();
         let inflater = &mut *shard.inflater.borrow_mut();
         let mut chunk = Chunk::new(bytes);
         loop {
-            if !self.may_read() {
-                input.held = chunk.rest().to_vec();
-                return Ok(());
+            if let Some(wait) = self.meter.pause(now) {
+                self.deadlines.pause_until(now + wait);
+                self.rearm = true;
             }
-            match input.reader.next(&mut chunk, inflater) {
+            if !self.may_read() {
+                return Ok(all - chunk.rest().len());
+            }
+            match reader.next(&mut chunk, inflater) {
                 Ok(Some(event)) => self.on_event(event, now)?,
-                Ok(None) => return Ok(()),
+                Ok(None) => return Ok(all),
                 Err(fault) => return Err(Close::because(fault.code(), fault.message())),
             }
         }

@@ -18,7 +18,7 @@ use tokio::task::LocalSet;
 use tokio::time::timeout;
 
 const ROUTES: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\n[[route]]\npath = \"/echo\"\nservice = \"echo\"\nlimits = { on_excess = \"close\" }\n\
-                      [[route]]\npath = \"/ws\"\nservice = \"rooms\"\n[auth]\nsecret_env = \"SECRET\"\nleeway = \"0s\"\n";
+                      [[route]]\npath = \"/ws\"\nservice = \"rooms\"\n[[route]]\npath = \"/pausing\"\nservice = \"echo\"\nlimits = { on_excess = \"pause\" }\n[auth]\nsecret_env = \"SECRET\"\nleeway = \"0s\"\n";
 const SECRET: &str = "a secret that only the tests know, 0123456789";
 /// What a test that goes wrong waits, on a clock that is paused. Less than a timer of a session that waits for nothing:
 /// what is not woken must not be saved by it.
@@ -96,6 +96,7 @@ impl House {
 
 const ECHO: usize = 0;
 const ROOMS: usize = 1;
+const PAUSING: usize = 2;
 
 struct Ended {
     close: Close,

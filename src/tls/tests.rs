@@ -83,7 +83,7 @@ async fn both_versions_and_http1_alone() {
     let mut only_h2 = trusting(&[&pair], &[&version::TLS13]);
     only_h2.alpn_protocols = vec![b"h2".to_vec()];
     assert!(connect(&tls, &only_h2.clone().into(), "localhost").await.is_err(), "RFC 7301, 3.2");
-    let tls = Tls::load_with(&[pair], &[b"h2", ALPN_HTTP1], None).unwrap();
+    let tls = Tls::load_with(&[pair], &[ALPN_HTTP2, ALPN_HTTP1], None).unwrap();
     let (near, _far) = connect(&tls, &only_h2.into(), "localhost").await.unwrap();
     assert_eq!(near.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
 }

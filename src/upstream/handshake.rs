@@ -31,8 +31,12 @@ pub struct Forward<'a> {
     pub protocols: Option<&'a str>,
     /// The client's address, behind trusted proxies too; `None` where it is not known (Unix sockets).
     pub client_ip: Option<IpAddr>,
+    /// The version of HTTP that the client speaks with the gateway.
+    pub version: Version,
     /// The chain believed from a trusted proxy; the peer's address is appended.
     pub forwarded_for: Option<&'a str>,
+    /// The `Forwarded` believed from a trusted proxy; an element for the peer is appended.
+    pub forwarded: Option<&'a str>,
     /// The address of whoever is connected to the gateway.
     pub peer_ip: Option<IpAddr>,
     /// `https` or `http`, as the client (or a trusted proxy) has it.
@@ -56,6 +60,8 @@ pub struct Backend {
     pub headers: HeaderMap,
     /// Which reserved bits the negotiated extensions may set.
     pub rsv: Rsv,
+    /// Whether the client may compress with what it sent before (RFC 7692, section 7.1.1.2).
+    pub client_takeover: bool,
     /// The server, used until this is dropped.
     pub lease: Lease,
 }
@@ -83,10 +89,9 @@ pub enum Unopened {
 /// Upgrades a fresh connection to a server.
 pub(super) async fn upgrade(stream: Stream, lease: Lease, forward: Forward<'_>) -> Result<Backend, Unopened> {
     let server = &*lease.server;
-    let preserve_host = server.upstream.preserve_host;
     let bad = |why: String| unavailable(StatusCode::BAD_GATEWAY, server, &why);
     let key = BASE64_STANDARD.encode(rand::random::<[u8; 16]>());
-    let request = request(server, preserve_host, &forward, &key).map_err(|e| bad(e.to_string()))?;
+    let request = request(server, &forward, &key).map_err(|e| bad(e.to_string()))?;
     let offer = Offer::of(&request);
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| bad(e.to_string()))?;
     // It ends with the upgrade, or when nobody wants the answer or its body any more.
@@ -102,26 +107,21 @@ pub(super) async fn upgrade(stream: Stream, lease: Lease, forward: Forward<'_>) 
     let upgraded = hyper::upgrade::on(&mut answer).await.map_err(|e| bad(e.to_string()))?;
     let parts = upgraded.downcast::<TokioIo<Stream>>().map_err(|_| bad("not the stream it was".to_owned()))?;
     let mut passed_on = std::mem::take(answer.headers_mut());
-    remove_hop(&mut passed_on);
+    headers::for_client(&mut passed_on, Version::HTTP_11);
     passed_on.remove(header::SEC_WEBSOCKET_ACCEPT);
     passed_on.remove(header::CONTENT_LENGTH);
     // A copy: hyper's buffer is large, and would live as long as this part of it.
     let early = Bytes::copy_from_slice(&parts.read_buf);
-    Ok(Backend { wire: parts.io.into_inner().into(), early, headers: passed_on, rsv, lease })
+    let client_takeover = client_takeover(&passed_on);
+    Ok(Backend { wire: parts.io.into_inner().into(), early, headers: passed_on, rsv, client_takeover, lease })
 }
 
 fn unavailable(status: StatusCode, server: &Server, why: &str) -> Unopened {
     Unopened::Unavailable { status, reason: format!("{}: {why}", server.configured.url) }
 }
 
-fn request(
-    server: &Server,
-    preserve_host: bool,
-    forward: &Forward<'_>,
-    key: &str,
-) -> Result<Request<Empty<Bytes>>, hyper::http::Error> {
-    let host = if preserve_host { forward.host } else { &server.authority() };
-    let mut headers = headers::for_backend(forward, HeaderValue::from_str(host)?);
+fn request(server: &Server, forward: &Forward<'_>, key: &str) -> Result<Request<Empty<Bytes>>, hyper::http::Error> {
+    let mut headers = headers::for_backend(forward, server.host(forward.host)?, &server.upstream.headers);
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
@@ -141,18 +141,13 @@ fn refusal(mut answer: Response<Incoming>) -> Response<Incoming> {
         StatusCode::UPGRADE_REQUIRED => answer.headers().get(header::UPGRADE).cloned(),
         _ => None,
     };
-    remove_hop(answer.headers_mut());
+    headers::for_client(answer.headers_mut(), Version::HTTP_11);
     if let Some(wanted) = wanted {
         answer.headers_mut().insert(header::UPGRADE, wanted);
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     }
     *answer.version_mut() = Version::HTTP_11;
     answer
-}
-
-fn remove_hop(answered: &mut HeaderMap) {
-    let said = answered.get_all(header::CONNECTION).iter().cloned().collect::<Vec<_>>();
-    headers::remove_hop_by_hop(answered, &said);
 }
 
 /// What the client offers: a backend may choose nothing else.
@@ -210,6 +205,13 @@ impl Offer {
         }
         Ok(rsv)
     }
+}
+
+/// Whether a 101 leaves it to the client to take its window over. What cannot be read is no promise.
+fn client_takeover(answer: &HeaderMap) -> bool {
+    let chosen = headers::elements(answer.get_all(header::SEC_WEBSOCKET_EXTENSIONS));
+    let mut parameters = chosen.flat_map(|element| element.split(|byte| *byte == b';').skip(1));
+    !parameters.any(|parameter| parameter.trim_ascii() == b"client_no_context_takeover")
 }
 
 /// The name in front of an extension's parameters.

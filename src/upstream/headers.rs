@@ -1,20 +1,37 @@
 //! Which headers cross the gateway (RFC 9110, section 7.6.1), and what the backend is told of the client.
 use super::handshake::Forward;
+use crate::config::HeaderRules;
+use hyper::Version;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::net::IpAddr;
 
-/// The client's headers as the backend gets them: without those of one hop and of the handshake, and with what only
-/// the gateway may say. The handshake's own are still to be added.
-pub(super) fn for_backend(forward: &Forward<'_>, host: HeaderValue) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(forward.headers.len() + 10);
-    headers.insert(header::HOST, host);
+/// The client's headers as the backend gets them: without those of one hop, of the handshake and of the body, with what
+/// only the gateway may say, and changed as the upstream has it. What the handshake or the body needs is still to be
+/// added.
+pub(super) fn for_backend(forward: &Forward<'_>, host: HeaderValue, rules: &HeaderRules) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(forward.headers.len() + 12);
     for (name, value) in forward.headers {
         if !is_ours(name) {
             headers.append(name, value.clone());
         }
     }
     remove_hop_by_hop(&mut headers, forward.headers.get_all(header::CONNECTION));
+    add_via(&mut headers, forward.version);
+    describe(&mut headers, forward);
+    for name in &rules.remove {
+        headers.remove(name);
+    }
+    for (name, value) in &rules.set {
+        headers.insert(name, value.clone());
+    }
+    headers.entry(header::HOST).or_insert(host);
+    headers
+}
+
+/// What the gateway says of the client.
+fn describe(headers: &mut HeaderMap, forward: &Forward<'_>) {
     let mut tell = |name: &'static str, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(HeaderName::from_static(name), value);
@@ -35,7 +52,59 @@ pub(super) fn for_backend(forward: &Forward<'_>, host: HeaderValue) -> HeaderMap
     if let Some(client) = forward.client_id {
         tell("x-client-id", &percent_encode(client));
     }
-    headers
+    tell("forwarded", &forwarded(forward));
+}
+
+/// `Forwarded` (RFC 7239): what a trusted proxy said, and an element for whoever is connected to the gateway. Where the
+/// proxy named a chain in `X-Forwarded-For`, its addresses are elements too.
+fn forwarded(forward: &Forward<'_>) -> String {
+    let node = |ip: Option<IpAddr>| match ip.map(|ip| ip.to_canonical()) {
+        Some(IpAddr::V4(ip)) => ip.to_string(),
+        Some(IpAddr::V6(ip)) => format!("\"[{ip}]\""),
+        None => "unknown".to_owned(),
+    };
+    let mut all = String::new();
+    match (forward.forwarded, forward.forwarded_for) {
+        (Some(before), _) => all = format!("{before}, "),
+        (None, Some(chain)) => {
+            for address in chain.split(',').map(str::trim).filter(|address| !address.is_empty()) {
+                // Writing to a String cannot fail.
+                let _ = write!(all, "for={}, ", node(address.parse().ok()));
+            }
+        }
+        (None, None) => (),
+    }
+    // A quoted string; a host has neither quotes nor backslashes.
+    let host = forward.host.replace(['"', '\\'], "");
+    let _ = write!(all, "for={};proto={};host=\"{host}\"", node(forward.peer_ip), forward.proto);
+    all
+}
+
+/// One more hop that the message has come through, over this version (RFC 9110, section 7.6.3).
+pub(super) fn add_via(headers: &mut HeaderMap, received: Version) {
+    let via = match received {
+        Version::HTTP_2 => "2 wsgate",
+        Version::HTTP_10 => "1.0 wsgate",
+        // hyper makes no other.
+        _ => "1.1 wsgate",
+    };
+    headers.append(header::VIA, HeaderValue::from_static(via));
+}
+
+/// An answer's headers as the client gets them: without those of one hop, framing included.
+pub(super) fn for_client(headers: &mut HeaderMap, received: Version) {
+    let said = headers.get_all(header::CONNECTION).iter().cloned().collect::<Vec<_>>();
+    remove_hop_by_hop(headers, &said);
+    add_via(headers, received);
+}
+
+/// What may stand in trailers of a request: nothing that only the gateway may say, and nothing of one hop.
+pub(super) fn clean_trailers(trailers: &mut HeaderMap) {
+    let names: Vec<HeaderName> = trailers.keys().filter(|name| is_ours(name)).cloned().collect();
+    for name in names {
+        trailers.remove(name);
+    }
+    remove_hop_by_hop(trailers, []);
 }
 
 /// What belongs to one hop is taken out of `headers`: the usual ones, and those that the values of its `connection`
@@ -43,8 +112,8 @@ pub(super) fn for_backend(forward: &Forward<'_>, host: HeaderValue) -> HeaderMap
 pub(super) fn remove_hop_by_hop<'a>(headers: &mut HeaderMap, connection: impl IntoIterator<Item = &'a HeaderValue>) {
     for name in elements(connection) {
         if let Ok(name) = HeaderName::from_bytes(name) {
-            // The host is the message's own, whatever a peer says.
-            if name != header::HOST {
+            // Host and framing are the message's own, whatever a peer says.
+            if name != header::HOST && name != header::CONTENT_LENGTH {
                 headers.remove(name);
             }
         }
@@ -54,14 +123,13 @@ pub(super) fn remove_hop_by_hop<'a>(headers: &mut HeaderMap, connection: impl In
     }
 }
 
-const HOP_BY_HOP: [&str; 10] = [
+const HOP_BY_HOP: [&str; 9] = [
     "connection",
     "keep-alive",
     "proxy-connection",
     "proxy-authenticate",
     "proxy-authorization",
     "te",
-    "trailer",
     "transfer-encoding",
     "upgrade",
     "http2-settings",

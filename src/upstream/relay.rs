@@ -15,15 +15,16 @@ use super::handshake::Backend;
 use super::server::Lease;
 use crate::close::{Close, Code};
 use crate::config::{Limits, Route};
+use crate::limits::ClientPermit;
 use crate::limits::deadlines::{Deadlines, Due};
-use crate::limits::meter::{Meter, Traffic};
+use crate::limits::meter::{Meter, Rates, Traffic};
 use crate::metrics::{Direction, ServiceLabel};
 use crate::outbox::{Peer, wire::Wire};
 use crate::shard::Seat;
-use crate::ws::{Masking, Opcode, Rsv, Rules, frame, masked_frame};
+use crate::ws::{InflatedSize, Masking, Opcode, Rsv, Rules, frame, masked_frame};
 use bytes::Bytes;
-use closing::Stage;
-use side::{Count, Halt, Reach, Side, Turn};
+use closing::{Stage, Told};
+use side::{Count, Halt, Missing, Reach, Side, Turn};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -67,8 +68,8 @@ impl Relay {
     /// bytes in the shard's metrics as they pass.
     pub fn run(self) -> impl Future<Output = Ended> {
         let Relay { seat, backend, early, meter, route, deadlines } = self;
-        let Backend { wire, early: from_backend, rsv, lease, .. } = backend;
-        let mut link = Link::new(seat, wire, rsv, meter, &route.limits, deadlines);
+        let Backend { wire, early: from_backend, rsv, client_takeover, lease, .. } = backend;
+        let mut link = Link::new(seat, wire, (rsv, client_takeover), meter, &route.limits, deadlines);
         link.lease = Some(lease);
         link.forward_early(&early, &from_backend);
         link.run()
@@ -85,7 +86,6 @@ struct Link {
     up: Side,
     /// What the backend sends.
     down: Side,
-    meter: Meter,
     traffic: Traffic,
     /// The payload of the gateway's own pings, by which their pongs are known.
     nonce: [u8; 8],
@@ -103,16 +103,39 @@ struct Link {
 }
 
 impl Link {
-    fn new(seat: Seat, backend: Wire, rsv: Rsv, meter: Meter, limits: &Limits, times: Deadlines) -> Link {
-        let rules = |masking, max_message_size| Rules { masking, max_message_size, rsv };
+    /// `rsv`: the reserved bits of both streams; `takeover`: whether the client's compression may take its window over.
+    fn new(
+        seat: Seat,
+        backend: Wire,
+        (rsv, takeover): (Rsv, bool),
+        meter: Meter,
+        limits: &Limits,
+        times: Deadlines,
+    ) -> Link {
+        let Limits { max_message_size, max_inflated_size, from_upstream, .. } = limits;
+        let up_rules = |rsv, max_message_size| Rules { masking: Masking::Required, max_message_size, rsv };
+        let up_rules = match rsv {
+            Rsv::None => up_rules(rsv, (*max_message_size).min(*max_inflated_size)),
+            // What an unknown extension makes of a message cannot be measured.
+            Rsv::Any if *max_inflated_size < u64::MAX => {
+                up_rules(Rsv::None, (*max_message_size).min(*max_inflated_size))
+            }
+            Rsv::Deflate | Rsv::Any => up_rules(rsv, *max_message_size),
+        };
+        let mut up = Side::new(up_rules, times, Some(meter));
+        if rsv == Rsv::Deflate && *max_inflated_size < u64::MAX {
+            up.follow(InflatedSize::new(*max_inflated_size, takeover));
+        }
+        let down_rules = Rules { masking: Masking::Forbidden, max_message_size: from_upstream.max_message_size, rsv };
         let not_idle = Limits { idle_timeout: None, ..limits.clone() };
+        let rates = Rates::from_upstream(from_upstream);
+        let down_meter = rates.map(|rates| Meter::new(ClientPermit::alone(), rates));
         Link {
             seat,
             lease: None,
             backend: RefCell::new(Peer::new(backend)),
-            up: Side::new(rules(Masking::Required, limits.max_message_size), times),
-            down: Side::new(rules(Masking::Forbidden, u64::MAX), Deadlines::new(&not_idle, Instant::now())),
-            meter,
+            up,
+            down: Side::new(down_rules, Deadlines::new(&not_idle, Instant::now()), down_meter),
             traffic: Traffic::default(),
             nonce: rand::random(),
             high_mark: limits.max_backlog.min(HIGH_MARK),
@@ -139,7 +162,7 @@ impl Link {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<()> {
-        let now = Instant::now();
+        let mut now = Instant::now();
         self.obey(now);
         loop {
             while self.turn(cx, now) {}
@@ -153,7 +176,7 @@ impl Link {
             if sleep.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            let now = Instant::now();
+            now = Instant::now();
             self.on_time(now);
             // Never in the past, so that the loop ends.
             sleep.as_mut().reset(self.next_time().max(now + Duration::from_millis(1)));
@@ -163,7 +186,7 @@ impl Link {
     /// What others on the thread have asked for.
     fn obey(&mut self, now: Instant) {
         if let Some(order) = self.seat.handle.take_order() {
-            self.close(order, Code::GoingAway, now);
+            self.close(order, Told::GoingAway, now);
         }
         if let Some(at) = self.seat.handle.take_restart() {
             self.up.times.restart_at(at);
@@ -193,10 +216,10 @@ impl Link {
             Stage::Open | Stage::AwaitClient(_) => Reach::All,
             Stage::AwaitBackend(_) | Stage::AwaitFrameEnd(_) | Stage::Over => Reach::Nothing,
         };
-        let Link { seat, backend, up, meter, traffic, nonce, high_mark, .. } = self;
-        let turn = Turn { scratch: &seat.shard.scratch, high_mark: *high_mark, nonce: *nonce, now };
+        let Link { seat, backend, up, traffic, nonce, high_mark, .. } = self;
+        let turn = Turn { shard: &seat.shard, high_mark: *high_mark, nonce: *nonce, now };
         let peers = (&mut *seat.handle.peer.borrow_mut(), backend.get_mut());
-        up.pump(peers, reach, &turn, cx, |count| charge(count, meter, traffic, seat, now))
+        up.pump(peers, reach, &turn, cx, |count| note_in(count, traffic, seat))
     }
 
     fn pump_backend(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), Halt> {
@@ -206,22 +229,22 @@ impl Link {
             Stage::AwaitClient(_) | Stage::Over => Reach::Nothing,
         };
         let Link { seat, backend, up, down, traffic, nonce, high_mark, .. } = self;
-        let turn = Turn { scratch: &seat.shard.scratch, high_mark: *high_mark, nonce: *nonce, now };
+        let turn = Turn { shard: &seat.shard, high_mark: *high_mark, nonce: *nonce, now };
         let peers = (backend.get_mut(), &mut *seat.handle.peer.borrow_mut());
-        down.pump(peers, reach, &turn, cx, |count| note(count, traffic, seat, &mut up.times, now))
+        down.pump(peers, reach, &turn, cx, |count| note_out(count, traffic, seat, &mut up.times, now))
     }
 
     /// What both sides sent before the relay began.
     fn forward_early(&mut self, client: &[u8], backend: &[u8]) {
         let now = Instant::now();
         let (from_client, from_backend) = {
-            let Link { seat, backend: server, up, down, meter, traffic, nonce, high_mark, .. } = self;
-            let turn = Turn { scratch: &seat.shard.scratch, high_mark: *high_mark, nonce: *nonce, now };
+            let Link { seat, backend: server, up, down, traffic, nonce, high_mark, .. } = self;
+            let turn = Turn { shard: &seat.shard, high_mark: *high_mark, nonce: *nonce, now };
             let peer = &mut *seat.handle.peer.borrow_mut();
-            let mut count = |count| note(count, traffic, seat, &mut up.times, now);
-            let from_backend = down.forward(backend, peer, &turn, &mut count);
-            let mut count = |count| charge(count, meter, traffic, seat, now);
-            (up.forward(client, server.get_mut(), &turn, &mut count), from_backend)
+            let mut note = |count| note_out(count, traffic, seat, &mut up.times, now);
+            let from_backend = down.take(backend, peer, Reach::All, &turn, &mut note);
+            let mut note = |count| note_in(count, traffic, seat);
+            (up.take(client, server.get_mut(), Reach::All, &turn, &mut note), from_backend)
         };
         if let Err(halt) = from_backend {
             self.backend_halted(halt, now);
@@ -237,89 +260,108 @@ impl Link {
         if self.down.can_ping(client) {
             client.push(frame(Opcode::Ping, &self.nonce));
             self.down.ping_owed = false;
-            self.up.times.pinged(now);
+            self.up.pinged(client, now);
             self.hurry = true;
         }
         let backend = self.backend.get_mut();
         if self.up.can_ping(backend) {
             backend.push(masked_frame(Opcode::Ping, &self.nonce, rand::random()));
             self.up.ping_owed = false;
-            self.down.times.pinged(now);
+            self.down.pinged(backend, now);
             self.hurry = true;
         }
     }
 
     fn next_time(&self) -> Instant {
-        let times = [self.stage.until(), self.up.times.next(), self.down.times.next()];
+        let closing = [self.stage.until(), self.up.times.paused(), self.down.times.paused()];
+        let open = [self.up.times.next(), self.down.times.next()];
         let next = match self.stage {
-            Stage::Open => times.into_iter().flatten().min(),
-            _ => times[0],
+            Stage::Open => open.into_iter().flatten().min(),
+            _ => closing.into_iter().flatten().min(),
         };
         next.unwrap_or_else(|| Instant::now() + NOTHING_DUE)
     }
 
     fn on_time(&mut self, now: Instant) {
+        self.up.times.resume(now);
+        self.down.times.resume(now);
         if self.stage.until().is_some_and(|until| until <= now) {
             self.stop_waiting();
         }
         while self.stage == Stage::Open
             && let Some(due) = self.up.times.due(now)
         {
-            match due {
-                Due::Ping => {
-                    self.up.times.rest(now);
-                    self.down.ping_owed = true;
-                }
-                Due::PongMissing if self.up.paused => self.up.times.rest(now),
-                Due::PongMissing => self.close(Close::because(Code::Idle, "heartbeat lost"), Code::GoingAway, now),
-                Due::Idle => self.close(Close::because(Code::Idle, "idle"), Code::GoingAway, now),
-                Due::Expired => self.close(Close::because(Code::AuthFailed, "token expired"), Code::GoingAway, now),
-                Due::AuthMissing => self.close(Close::gateway(Code::AuthRequired), Code::GoingAway, now),
-                Due::Restart => self.close(Close::restart(), Code::GoingAway, now),
-            }
+            self.on_client_due(due, now);
         }
         while self.stage == Stage::Open
             && let Some(due) = self.down.times.due(now)
         {
-            self.down.times.rest(now);
-            match due {
-                Due::PongMissing if !self.down.paused => {
-                    let silent = Close::because(Code::UpstreamUnavailable, "upstream does not answer");
-                    self.close(silent, Code::GoingAway, now);
-                }
-                Due::PongMissing => (),
-                Due::Ping | Due::Idle | Due::Expired | Due::AuthMissing | Due::Restart => self.up.ping_owed = true,
-            }
+            self.on_backend_due(due, now);
         }
+    }
+
+    fn on_client_due(&mut self, due: Due, now: Instant) {
+        let close = match due {
+            Due::Ping => {
+                self.up.expect_sign(&self.seat.handle.peer.borrow(), now);
+                self.down.ping_owed = true;
+                return;
+            }
+            Due::PongMissing => {
+                let missing = self.up.missing_sign(&self.seat.handle.peer.borrow(), now);
+                match missing {
+                    None => return,
+                    Some(Missing::Pong) => Close::because(Code::Idle, "heartbeat lost"),
+                    Some(Missing::Progress) => Close::because(Code::Idle, "client takes nothing"),
+                }
+            }
+            // What it may not send yet is on its way.
+            Due::Idle if self.up.times.paused().is_some() => return self.up.times.message(now),
+            Due::Idle => Close::because(Code::Idle, "idle"),
+            Due::Expired => Close::because(Code::AuthFailed, "token expired"),
+            Due::AuthMissing => Close::gateway(Code::AuthRequired),
+            Due::Restart => Close::restart(),
+        };
+        self.close(close, Told::GoingAway, now);
+    }
+
+    fn on_backend_due(&mut self, due: Due, now: Instant) {
+        let silent = match due {
+            Due::PongMissing => match self.down.missing_sign(self.backend.get_mut(), now) {
+                None => return,
+                Some(Missing::Pong) => "upstream does not answer",
+                Some(Missing::Progress) => "upstream takes nothing",
+            },
+            // A backend has no other times.
+            Due::Ping | Due::Idle | Due::Expired | Due::AuthMissing | Due::Restart => {
+                self.down.expect_sign(self.backend.get_mut(), now);
+                self.up.ping_owed = true;
+                return;
+            }
+        };
+        self.close(Close::because(Code::UpstreamUnavailable, silent), Told::GoingAway, now);
     }
 }
 
-/// Charges and counts what the client sent.
-fn charge(count: Count, meter: &Meter, traffic: &mut Traffic, seat: &Seat, now: Instant) -> Result<(), Duration> {
-    meter.charge(count.messages + count.extra, count.payload, now)?;
+/// Counts what the client sent.
+fn note_in(count: Count, traffic: &mut Traffic, seat: &Seat) {
     traffic.messages_in += count.messages;
     traffic.bytes_in += count.payload;
     let metrics = seat.shard.metrics();
     metrics.messages(ServiceLabel::Proxy, Direction::In, count.messages);
     metrics.bytes(ServiceLabel::Proxy, Direction::In, count.payload);
-    Ok(())
 }
 
-/// Counts what the backend sent; the client is not idle then.
-fn note(
-    count: Count,
-    traffic: &mut Traffic,
-    seat: &Seat,
-    client: &mut Deadlines,
-    now: Instant,
-) -> Result<(), Duration> {
-    client.message(now);
+/// Counts what the backend sent; the client is not idle while messages come.
+fn note_out(count: Count, traffic: &mut Traffic, seat: &Seat, client: &mut Deadlines, now: Instant) {
+    if count.data {
+        client.message(now);
+    }
     traffic.messages_out += count.messages;
     traffic.bytes_out += count.payload;
     let metrics = seat.shard.metrics();
     metrics.messages(ServiceLabel::Proxy, Direction::Out, count.messages);
     metrics.bytes(ServiceLabel::Proxy, Direction::Out, count.payload);
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
-//! permessage-deflate (RFC 7692), always without context takeover in both directions: one compressor and one inflater
-//! serve all sockets of a shard, and one deflated frame serves all members of a room.
+//! permessage-deflate (RFC 7692), in rooms and echo always without context takeover in both directions: one compressor and
+//! one inflater serve all sockets of a shard, and one deflated frame serves all members of a room. What a relay passes
+//! on is only followed for its [inflated size](InflatedSize), in whatever way its peers have agreed on.
+mod inflated;
 mod offer;
 
+pub use inflated::InflatedSize;
 pub use offer::negotiate;
 
 use super::frame::{Fault, Opcode, header, whole};

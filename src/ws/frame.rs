@@ -6,7 +6,7 @@ mod walk;
 pub(super) use encode::whole;
 pub use encode::{frame, frame_with, header, masked_frame, payload};
 pub(super) use head::{Head, Headers};
-pub use walk::{Piece, Tally, Walker};
+pub use walk::{Part, Piece, Tally, Walker};
 
 use tungstenite::protocol::frame::coding::CloseCode;
 

@@ -14,7 +14,7 @@ async fn gateway(shards: usize, more: &str) -> Gateway {
 }
 
 /// The value of a metric without labels.
-async fn metric(gateway: &Gateway, name: &str) -> u64 {
+pub async fn metric(gateway: &Gateway, name: &str) -> u64 {
     let (_, text) = gateway.admin_get("/metrics").await;
     let line = text.lines().find(|l| l.split(' ').next() == Some(name)).unwrap_or_else(|| panic!("no {name}: {text}"));
     line.rsplit(' ').next().unwrap().parse().unwrap()

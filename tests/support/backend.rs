@@ -1,5 +1,6 @@
-//! Programs nobody here wrote: servers and clients of npm `ws` and PyPI `websockets`, and a backend that
-//! only records what it received.
+//! Programs nobody here wrote: servers and clients of npm and PyPI, curl, Chromium; and a backend that only
+//! records what it received.
+use super::message::Message;
 use super::{DEADLINE, skip, within};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -12,9 +13,9 @@ use tokio::process::{Child, ChildStdout, Command};
 /// A kind of program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
-    /// npm `ws`.
+    /// npm `ws` and `playwright-core`.
     Node,
-    /// PyPI `websockets`.
+    /// PyPI `websockets`, `h2` and `wsproto`.
     Python,
 }
 
@@ -42,13 +43,29 @@ impl Peer {
 
     /// Runs `tests/peers/client` with a scenario against this URL and gives what it reports.
     pub async fn client(self, url: &str, scenario: &str, environment: &[(&str, &str)]) -> Option<Value> {
-        let mut command = self.command("client")?;
-        command.args([url, scenario]).envs(environment.iter().copied()).stderr(Stdio::piped());
+        self.run("client", &[url, scenario], environment).await
+    }
+
+    /// Runs `tests/peers/NAME` to its end and gives the line of JSON that it prints last.
+    pub async fn run(self, name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Option<Value> {
+        let mut command = self.command(name)?;
+        command.args(arguments).envs(environment.iter().copied()).stderr(Stdio::piped());
         let output = within(command.output()).await.unwrap();
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{self:?} {scenario}: {}\n{out}\n{err}", output.status);
+        assert!(output.status.success(), "{name} {arguments:?} ({self:?}): {}\n{out}\n{err}", output.status);
         Some(serde_json::from_str(out.lines().last().unwrap_or_default()).unwrap_or_else(|e| panic!("{e}: {out}")))
     }
+}
+
+/// Where this program of the machine's is, which `tests/run` installs; `None` (and a plain line) where it is missing.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
+    let found = folders.map(|folder: PathBuf| folder.join(name)).find(|file| file.is_file());
+    if found.is_none() {
+        skip(&format!("{name} is not installed"));
+    }
+    found
 }
 
 /// A real WebSocket server behind the gateway. What it sees it tells line by line, as JSON:
@@ -62,7 +79,16 @@ pub struct Backend {
 impl Backend {
     /// An echo server of this kind on a free port; `None` where its environment is missing.
     pub async fn start(peer: Peer) -> Option<Backend> {
-        let mut child = peer.command("echo")?.spawn().unwrap();
+        Backend::run(peer, "echo").await
+    }
+
+    /// The application `tests/peers/httpd.mjs`: ordinary requests and WebSockets, on a free port.
+    pub async fn httpd() -> Option<Backend> {
+        Backend::run(Peer::Node, "httpd").await
+    }
+
+    async fn run(peer: Peer, name: &str) -> Option<Backend> {
+        let mut child = peer.command(name)?.spawn().unwrap();
         let mut events = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = within(events.next_line()).await.unwrap().expect("the backend ended");
         let first: Value = serde_json::from_str(&first).unwrap();
@@ -96,10 +122,14 @@ pub struct Recorder {
 
 type Received = Arc<Mutex<Vec<Vec<u8>>>>;
 
+/// What is answered to a request of this head.
+type Answers = Arc<dyn Fn(&str) -> Vec<u8> + Send + Sync>;
+
 impl Recorder {
-    /// Answers the first request head of every connection with what `answer` makes of it, and goes on
+    /// Answers every request of a connection with what `answer` makes of its head, up to a 101, and goes on
     /// recording.
-    pub async fn start(answer: fn(&str) -> Vec<u8>) -> Recorder {
+    pub async fn start(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Recorder {
+        let answer: Answers = Arc::new(answer);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let received = Received::default();
@@ -111,7 +141,7 @@ impl Recorder {
                     all.push(Vec::new());
                     all.len() - 1
                 };
-                tokio::spawn(record(stream, answer, all.clone(), number));
+                tokio::spawn(record(stream, answer.clone(), all.clone(), number));
             }
         });
         Recorder { port, received, task }
@@ -136,9 +166,7 @@ impl Drop for Recorder {
 
 /// The right 101 to an upgrade.
 pub fn switch(head: &str) -> Vec<u8> {
-    let lines = head.lines().filter_map(|l| l.split_once(':'));
-    let key = lines.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"));
-    let accept = tungstenite::handshake::derive_accept_key(key.map_or("", |(_, key)| key.trim()).as_bytes());
+    let accept = accept_key(head);
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {accept}\r\n\r\n"
@@ -146,19 +174,25 @@ pub fn switch(head: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-async fn record(mut stream: TcpStream, answer: fn(&str) -> Vec<u8>, all: Received, number: usize) {
+/// The right `Sec-WebSocket-Accept`.
+pub fn accept_key(head: &str) -> String {
+    let lines = head.lines().filter_map(|l| l.split_once(':'));
+    let key = lines.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"));
+    tungstenite::handshake::derive_accept_key(key.map_or("", |(_, key)| key.trim()).as_bytes())
+}
+
+async fn record(mut stream: TcpStream, answer: Answers, all: Received, number: usize) {
     let mut chunk = [0; 4096];
-    let mut answered = false;
+    let (mut answered, mut switched) = (0, false);
     while let Ok(Ok(n @ 1..)) = tokio::time::timeout(DEADLINE, stream.read(&mut chunk)).await {
-        let head = {
-            let received = &mut all.lock().unwrap()[number];
-            received.extend_from_slice(&chunk[..n]);
-            let end = received.windows(4).position(|w| w == b"\r\n\r\n");
-            end.map(|end| String::from_utf8_lossy(&received[..end]).into_owned())
-        };
-        if let (Some(head), false) = (head, answered) {
-            answered = true;
-            if stream.write_all(&answer(&head)).await.is_err() {
+        all.lock().unwrap()[number].extend_from_slice(&chunk[..n]);
+        while !switched {
+            let whole = Message::first_of(&all.lock().unwrap()[number][answered..]);
+            let Some((message, length)) = whole else { break };
+            answered += length;
+            let answer = answer(&message.head);
+            switched = answer.starts_with(b"HTTP/1.1 101");
+            if stream.write_all(&answer).await.is_err() {
                 return;
             }
         }

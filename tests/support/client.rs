@@ -7,7 +7,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::{Request, Response};
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 /// Any stream that carries a WebSocket.
@@ -45,6 +45,12 @@ impl Client {
         let stream: Box<dyn Pipe> = Box::new(stream);
         let (ws, response) = within(tokio_tungstenite::client_async(request(path, headers), stream)).await?;
         Ok(Client { ws, response })
+    }
+
+    /// A socket on a stream that is one already.
+    pub async fn over(stream: impl Pipe + 'static, response: Response) -> Client {
+        let ws = WebSocketStream::from_raw_socket(Box::new(stream) as Box<dyn Pipe>, Role::Client, None).await;
+        Client { ws, response }
     }
 
     /// The subprotocol that the answer names.

@@ -21,6 +21,13 @@ pub struct Head {
     pub headers: Vec<(String, String)>,
 }
 
+/// Request line and headers, as a backend got them.
+#[derive(Debug)]
+pub struct Asked {
+    pub line: String,
+    head: Head,
+}
+
 /// One frame as it came; server frames are not masked.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame {
@@ -33,6 +40,21 @@ impl Head {
     /// The value of a header, its name in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+}
+
+impl Asked {
+    /// The value of a header, its name in lower case; it may stand there once.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut values = self.head.headers.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str());
+        let value = values.next();
+        assert_eq!(values.next(), None, "{name} stands twice: {self:?}");
+        value
+    }
+
+    /// All values of a header, its name in lower case.
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        self.head.headers.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect()
     }
 }
 
@@ -131,6 +153,18 @@ impl RawWs {
 
     /// The next head, `None` where the connection ends before it.
     pub async fn try_read_head(&mut self) -> Option<Head> {
+        let (line, headers) = self.try_read_lines().await?;
+        Some(Head { status: line.split(' ').nth(1).unwrap().parse().unwrap(), headers })
+    }
+
+    /// The next head of a request, where this is a server's side.
+    pub async fn try_read_request(&mut self) -> Option<Asked> {
+        let (line, headers) = self.try_read_lines().await?;
+        Some(Asked { line, head: Head { status: 0, headers } })
+    }
+
+    /// First line and headers, `None` where the connection ends before them.
+    async fn try_read_lines(&mut self) -> Option<(String, Vec<(String, String)>)> {
         let end = loop {
             if let Some(end) = self.rest.windows(4).position(|w| w == b"\r\n\r\n") {
                 break end;
@@ -143,10 +177,9 @@ impl RawWs {
         let head: Vec<u8> = self.rest.drain(..end + 4).collect();
         let head = String::from_utf8(head).unwrap();
         let mut lines = head.trim_end().split("\r\n");
-        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let first = lines.next().unwrap().to_owned();
         let headers = lines.map(|l| l.split_once(':').unwrap());
-        let headers = headers.map(|(n, v)| (n.to_ascii_lowercase(), v.trim().to_owned())).collect();
-        Some(Head { status, headers })
+        Some((first, headers.map(|(n, v)| (n.to_ascii_lowercase(), v.trim().to_owned())).collect()))
     }
 
     pub async fn read_head(&mut self) -> Head {
@@ -162,22 +195,43 @@ impl RawWs {
             while self.fill().await {}
             return std::mem::take(&mut self.rest);
         }
+        self.read_chunks().await.0
+    }
+
+    /// A chunked body and its trailers.
+    pub async fn read_chunks(&mut self) -> (Vec<u8>, Vec<String>) {
         let mut body = Vec::new();
+        while let Some(chunk) = self.read_chunk().await {
+            body.extend(chunk);
+        }
+        let mut trailers = Vec::new();
         loop {
-            let end = loop {
-                match self.rest.windows(2).position(|w| w == b"\r\n") {
-                    Some(end) => break end,
-                    None => assert!(self.fill().await, "cut off within a chunk"),
-                }
-            };
-            let line = self.take(end + 2).await;
-            let size = usize::from_str_radix(std::str::from_utf8(&line).unwrap().trim(), 16).unwrap();
-            let chunk = self.take(size + 2).await;
-            body.extend_from_slice(&chunk[..size]);
-            if size == 0 {
-                return body;
+            match self.read_line().await {
+                line if line.is_empty() => return (body, trailers),
+                line => trailers.push(line),
             }
         }
+    }
+
+    /// The next chunk, `None` for the last one, after which trailers come.
+    pub async fn read_chunk(&mut self) -> Option<Vec<u8>> {
+        let size = usize::from_str_radix(&self.read_line().await, 16).unwrap();
+        if size == 0 {
+            return None;
+        }
+        let mut chunk = self.take(size + 2).await;
+        chunk.truncate(size);
+        Some(chunk)
+    }
+
+    async fn read_line(&mut self) -> String {
+        let end = loop {
+            match self.rest.windows(2).position(|w| w == b"\r\n") {
+                Some(end) => break end,
+                None => assert!(self.fill().await, "cut off within a line"),
+            }
+        };
+        String::from_utf8(self.take(end + 2).await).unwrap().trim_end().to_owned()
     }
 
     /// Exactly this many bytes.
@@ -235,6 +289,12 @@ impl RawWs {
             assert_eq!(number, code, "{reason}");
             return reason;
         }
+    }
+
+    /// Whatever still comes until the connection ends.
+    pub async fn read_to_end(&mut self) -> String {
+        while self.fill().await {}
+        String::from_utf8_lossy(&std::mem::take(&mut self.rest)).into_owned()
     }
 
     /// The other side ends the connection in order, without a reset, and sends nothing more.

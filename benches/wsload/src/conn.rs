@@ -54,7 +54,8 @@ pub struct Opening {
     pub spread: bool,
 }
 
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+/// A TCP or a TLS stream.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// An open WebSocket.
@@ -160,7 +161,8 @@ impl Conn {
     }
 }
 
-async fn connect(t: &Target, i: usize, spread: bool) -> Result<Pin<Box<dyn Io>>, String> {
+/// A connection, with TLS where the address asks for it.
+pub async fn connect(t: &Target, i: usize, spread: bool) -> Result<Pin<Box<dyn Io>>, String> {
     let socket = TcpSocket::new_v4().map_err(|e| format!("socket: {e}"))?;
     if spread {
         let host = 2 + (i / 20_000) as u8;

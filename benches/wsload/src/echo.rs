@@ -5,11 +5,13 @@ use crate::{Common, frame, open_all, proc};
 use hdrhistogram::Histogram;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 #[derive(Default)]
 struct Phase {
+    /// Connections that have had an echo.
+    warm: AtomicUsize,
     measured: AtomicBool,
     stop: AtomicBool,
 }
@@ -25,6 +27,12 @@ pub async fn run(c: Common, size: usize, window: usize) -> Result<Report, String
         set.spawn(one(conn, phase.clone(), size, window));
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
+    while phase.warm.load(Relaxed) < c.conns {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if let Some(ended) = set.try_join_next() {
+            return Err(ended.map_err(|e| e.to_string())?.err().unwrap_or_else(|| "a connection stopped".into()));
+        }
+    }
     let cpu0 = proc::cpu(&c.pids);
     phase.measured.store(true, Relaxed);
     let t0 = Instant::now();
@@ -46,7 +54,7 @@ async fn one(mut conn: Conn, phase: Arc<Phase>, size: usize, window: usize) -> R
     let mut h = histogram();
     let frame = frame::client_frame(1, &vec![b'x'; size]);
     let mut sent = VecDeque::new();
-    let mut n = 0u64;
+    let (mut n, mut cold) = (0u64, true);
     for _ in 0..window {
         sent.push_back(Instant::now());
         conn.write(&frame).await?;
@@ -56,6 +64,9 @@ async fn one(mut conn: Conn, phase: Arc<Phase>, size: usize, window: usize) -> R
         let got = conn.read_messages(|payload| wrong += usize::from(payload.len() != size)).await?;
         if wrong > 0 {
             return Err(format!("{wrong} messages are not the echo of {size} bytes"));
+        }
+        if std::mem::take(&mut cold) {
+            phase.warm.fetch_add(1, Relaxed);
         }
         let measured = phase.measured.load(Relaxed);
         let mut burst = Vec::with_capacity(frame.len() * got);

@@ -1,7 +1,8 @@
 //! The floor: the least work that a server on one thread can do, to hold real servers against.
 //!
 //! `/sub` joins the one group and sends every message it receives to the whole group, each with one
-//! `write` of a frame encoded once; any other path echoes. With `relay`, bytes go unread between
+//! `write` of a frame encoded once; any other path echoes. A request that is no upgrade is answered with 64
+//! bytes. With `relay`, bytes go unread between
 //! the client and a backend. There is no TLS, no check and no queue: what does not fit into a
 //! socket's buffer is waited for.
 use crate::frame::header;
@@ -10,6 +11,9 @@ use std::collections::HashMap;
 use std::io::{Error, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// What is answered to an ordinary request.
+pub const BODY: &str = "0123456789abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqr";
 
 struct Peer {
     io: TcpStream,
@@ -100,7 +104,8 @@ impl Floor {
         }
         p.buf.extend_from_slice(got);
         if !p.open {
-            if upgrade(p) && p.group {
+            while !p.open && answer_head(p) {}
+            if p.group {
                 self.group.push(fd);
             }
             return;
@@ -129,22 +134,26 @@ fn epoll() -> Result<OwnedFd, Error> {
     }
 }
 
-/// Answers the request head once it is whole.
-fn upgrade(p: &mut Peer) -> bool {
-    let Some(head) = p.buf.windows(4).position(|w| w == b"\r\n\r\n") else { return false };
-    let text = String::from_utf8_lossy(&p.buf[..head]).to_string();
+/// Answers a request head once it is whole: an upgrade opens the socket.
+fn answer_head(p: &mut Peer) -> bool {
+    let Some(end) = p.buf.windows(4).position(|w| w == b"\r\n\r\n") else { return false };
+    let text = String::from_utf8_lossy(&p.buf[..end]).to_string();
+    p.buf.drain(..end + 4);
     let value = |line: &str| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("sec-websocket-key").then(|| value.trim().to_string())
     };
-    let key = text.lines().find_map(value).unwrap_or_default();
-    let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\r\n",
-        accept(&key)
-    );
-    p.group = text.starts_with("GET /sub");
-    p.open = true;
-    p.buf.clear();
+    let answer = match text.lines().find_map(value) {
+        Some(key) => {
+            p.group = text.starts_with("GET /sub");
+            p.open = true;
+            format!(
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\r\n",
+                accept(&key)
+            )
+        }
+        None => format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{BODY}", BODY.len()),
+    };
     put(&mut p.io, answer.as_bytes());
     true
 }

@@ -14,6 +14,7 @@ mod idle;
 mod post;
 mod proc;
 mod report;
+mod requests;
 mod rooms;
 mod tls;
 
@@ -109,6 +110,14 @@ enum Cmd {
         #[command(subcommand)]
         what: rooms::Rooms,
     },
+    /// Every connection asks for the path by GET, again when the answer has come
+    Requests {
+        #[command(flatten)]
+        common: Common,
+        /// Bytes that the body must have
+        #[arg(short = 's', long, default_value_t = floor::BODY.len())]
+        size: usize,
+    },
     /// Serves: the least work a one-thread server can do, as the limit to compare with
     Floor {
         port: u16,
@@ -149,6 +158,7 @@ fn run(cmd: Cmd) -> Result<Report, String> {
             Cmd::Fanout { common, publish } => fanout::run(common, publish).await,
             Cmd::Rooms { what } => rooms::run(what).await,
             Cmd::Idle { common } => idle::run(common).await,
+            Cmd::Requests { common, size } => requests::run(common, size).await,
             Cmd::Floor { port, relay } => {
                 floor::serve(port, relay).map(|()| Report::default()).map_err(|e| e.to_string())
             }

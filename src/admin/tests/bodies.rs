@@ -133,7 +133,11 @@ async fn the_status_tells_of_the_process() {
         "version": env!("CARGO_PKG_VERSION"), "uptime_seconds": status["uptime_seconds"], "phase": "ready",
         "connections": 2, "sessions": {"echo": 0, "rooms": 1, "proxy": 0}, "rooms": 1,
         "shards": admin.state.config.server.shards,
-        "upstreams": [{"name": "live", "servers": [{"url": "http://127.0.0.1:1"}]}], "nodes": [],
+        "upstreams": [{"name": "live", "servers": [{
+            "url": "http://127.0.0.1:1", "weight": 1, "healthy": true, "used": 0,
+            "addresses": [{"address": "127.0.0.1:1", "healthy": true, "used": 0}],
+        }]}],
+        "nodes": [],
     });
     assert_eq!(status, expected);
     assert!(status["uptime_seconds"].as_u64().is_some_and(|s| s < 60), "{status}");

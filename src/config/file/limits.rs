@@ -37,19 +37,15 @@ pub(super) fn built_in() -> Limits {
 
 /// The limits of a table, over those of `base`.
 pub(super) fn read(table: &Table, base: &Limits) -> Limits {
-    table.refuse_table("from_upstream", "limits.from_upstream");
-    table.refuse("max_inflated_size");
-    let size = |key, most| table.entry(key).and_then(|e| e.size(0..=most)).map(|n| Some(n).filter(|n| *n > 0));
     let time = |key| table.entry(key).and_then(|e| e.duration_limit(SHORTEST..=LONGEST));
     Limits {
-        max_message_size: size("max_message_size", MESSAGE_BYTES_MAX)
-            .map_or(base.max_message_size, |n| n.unwrap_or(u64::MAX)),
+        max_message_size: message_size(table, "max_message_size", base.max_message_size),
         messages_per_second: count(table, "messages_per_second", RATE_MAX).unwrap_or(base.messages_per_second),
         message_burst: table.number("message_burst", 1..=RATE_MAX, base.message_burst),
-        bytes_per_second: size("bytes_per_second", BYTES_MAX).unwrap_or(base.bytes_per_second),
+        bytes_per_second: size(table, "bytes_per_second", BYTES_MAX).unwrap_or(base.bytes_per_second),
         on_excess: table.choice(
             "on_excess",
-            &[("close", Some(OnExcess::Close)), ("reject", Some(OnExcess::Reject)), ("pause", None)],
+            &[("close", Some(OnExcess::Close)), ("reject", Some(OnExcess::Reject)), ("pause", Some(OnExcess::Pause))],
             base.on_excess,
         ),
         connections_per_client: count(table, "connections_per_client", COUNT_MAX)
@@ -57,11 +53,40 @@ pub(super) fn read(table: &Table, base: &Limits) -> Limits {
         idle_timeout: time("idle_timeout").unwrap_or(base.idle_timeout),
         ping_interval: time("ping_interval").unwrap_or(base.ping_interval),
         pong_timeout: time("pong_timeout").unwrap_or(base.pong_timeout),
-        max_backlog: size("max_backlog", MESSAGE_BYTES_MAX)
+        max_backlog: size(table, "max_backlog", MESSAGE_BYTES_MAX)
             .map_or(base.max_backlog, |n| n.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX)),
-        from_upstream: base.from_upstream.clone(),
-        max_inflated_size: base.max_inflated_size,
+        from_upstream: from_upstream(&table.table("from_upstream", "limits.from_upstream"), &base.from_upstream),
+        max_inflated_size: message_size(table, "max_inflated_size", base.max_inflated_size),
         compression: table.flag("compression", base.compression),
+    }
+}
+
+/// The limits for what a backend sends, over those of `base`.
+fn from_upstream(table: &Table, base: &FromUpstream) -> FromUpstream {
+    let on_excess = table.entry("on_excess").and_then(|entry| {
+        if entry.is("reject") {
+            let complaint = Complaint::new("on_excess = \"reject\" answers a client, and a backend is none");
+            entry.complain(complaint.help("write \"close\" or \"pause\""));
+            return None;
+        }
+        entry.choice(&[("close", Some(OnExcess::Close)), ("pause", Some(OnExcess::Pause))])
+    });
+    FromUpstream {
+        max_message_size: message_size(table, "max_message_size", base.max_message_size),
+        messages_per_second: count(table, "messages_per_second", RATE_MAX).unwrap_or(base.messages_per_second),
+        message_burst: table.number("message_burst", 1..=RATE_MAX, base.message_burst),
+        bytes_per_second: size(table, "bytes_per_second", BYTES_MAX).unwrap_or(base.bytes_per_second),
+        on_excess: on_excess.unwrap_or(base.on_excess),
+    }
+}
+
+/// Notes, of a route without a backend, limits of its own that are for backends.
+pub(super) fn refuse_upstream_limits(limits: &Table) {
+    for key in ["from_upstream", "max_inflated_size"] {
+        if let Some(entry) = limits.entry(key) {
+            let message = format!("`{key}` is for routes with service = \"proxy\": here is no upstream");
+            limits.report().fault(entry.key_place(), Complaint::new(message));
+        }
     }
 }
 
@@ -150,4 +175,14 @@ fn sizes<'d>(tables: &[&Table<'d>]) -> Option<Vec<Entry<'d>>> {
 /// A count in which 0 lifts the limit: `Some(None)`.
 fn count(table: &Table, key: &'static str, most: u64) -> Option<Option<u32>> {
     table.entry(key).and_then(|e| e.number::<u32>(0..=most)).map(|n| Some(n).filter(|n| *n > 0))
+}
+
+/// A size in which 0 lifts the limit: `Some(None)`.
+fn size(table: &Table, key: &'static str, most: u64) -> Option<Option<u64>> {
+    table.entry(key).and_then(|e| e.size(0..=most)).map(|n| Some(n).filter(|n| *n > 0))
+}
+
+/// The size of a message; `u64::MAX` where the limit is lifted.
+fn message_size(table: &Table, key: &'static str, base: u64) -> u64 {
+    size(table, key, MESSAGE_BYTES_MAX).map_or(base, |n| n.unwrap_or(u64::MAX))
 }

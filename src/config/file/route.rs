@@ -68,6 +68,10 @@ fn route(index: usize, table: &Table, defaults: &Defaults, namespaces: &mut Vec<
     if service == Service::Rooms {
         limits::check_backlog(&limits, &limits_table, &defaults.limits_table);
     }
+    match service {
+        Service::Rooms | Service::Echo => limits::refuse_upstream_limits(&limits_table),
+        Service::Proxy(_) => (),
+    }
     if limits.on_excess == OnExcess::Reject && service != Service::Rooms {
         refuse_reject(table, &limits_table);
     }
@@ -188,7 +192,7 @@ fn route_path(text: &str) -> Result<PathPattern, Complaint> {
 fn refuse_reject(table: &Table, limits: &Table) {
     let complaint = Complaint::new("on_excess = \"reject\" is for routes with service = \"rooms\"");
     match (limits.entry("on_excess"), table.place()) {
-        (Some(entry), _) => entry.complain(complaint.help("write \"close\"")),
+        (Some(entry), _) => entry.complain(complaint.help("write \"close\" or \"pause\"")),
         (None, Some(place)) => {
             let help = "it comes from [limits] here; give this route limits = { on_excess = \"close\" }";
             table.report().fault(place, complaint.help(help));

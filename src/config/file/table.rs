@@ -37,10 +37,10 @@ impl<'d> Table<'d> {
     }
 
     fn note_unknown(&self) {
-        if self.section.keys.is_empty() {
+        if self.section.is_free() {
             return;
         }
-        for entry in self.iter().filter(|e| !self.section.keys.contains(&e.key())) {
+        for entry in self.iter().filter(|e| self.section.key(e.key()).is_none()) {
             let in_secretive = matches!(self.section.name, "auth" | "route.auth" | "admin" | "cluster" | "rooms.hook");
             if in_secretive && !schema::is_known(entry.key()) {
                 self.report.hide(entry.place());
@@ -81,7 +81,7 @@ impl<'d> Table<'d> {
 
     /// The entry of a key of its section.
     pub fn entry(&self, key: &'static str) -> Option<Entry<'d>> {
-        debug_assert!(self.section.keys.contains(&key), "{key} is not in the schema of {}", self.section.name);
+        debug_assert!(self.section.key(key).is_some(), "{key} is not in the schema of {}", self.section.name);
         self.entries?.contains_key(key).then(|| self.iter().find(|e| e.key() == key))?
     }
 

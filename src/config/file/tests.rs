@@ -3,11 +3,10 @@ use super::*;
 use crate::config::{
     Address, Create, KeySource, OriginPattern, PathPattern, Rooms, Route, Service, TokenSource, Transport,
 };
-use schema::SECTIONS;
 use std::sync::Arc;
 use std::time::Duration;
 
-const REFERENCE: &str = include_str!("../../../tests/config/reference.toml");
+pub(super) const REFERENCE: &str = include_str!("../../../tests/config/reference.toml");
 const BASE: &str = "[[listener]]\naddress = \"127.0.0.1:8443\"\n[[route]]\npath = \"/ws\"\nservice = \"rooms\"\n";
 
 fn env(name: &str) -> Option<String> {
@@ -25,61 +24,21 @@ fn resolve_tests(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     }
 }
 
-fn read_text(text: &str) -> Result<Config, Faults> {
+pub(super) fn read_text(text: &str) -> Result<Config, Faults> {
     let world = World { folder: PathBuf::from("conf"), env: &env, cores: 3, resolve: &resolve_tests };
     read(text, "gateway.toml", &world)
 }
 
-fn good(text: &str) -> Config {
+pub(super) fn good(text: &str) -> Config {
     read_text(text).unwrap_or_else(|faults| panic!("{faults}"))
 }
 
-fn bad(text: &str) -> Faults {
+pub(super) fn bad(text: &str) -> Faults {
     read_text(text).err().unwrap_or_else(|| panic!("no fault in: {text}"))
 }
 
 fn with_auth(auth: &str) -> String {
     format!("{BASE}[auth]\n{auth}\n")
-}
-
-#[test]
-fn a_wrong_type_of_any_key_is_noticed() {
-    let mut tried = 0;
-    for section in SECTIONS {
-        let mut header = String::new();
-        let mut path = String::new();
-        for part in section.name.split('.').filter(|part| !part.is_empty()) {
-            if !path.is_empty() {
-                path.push('.');
-            }
-            path.push_str(part);
-            header.push_str(&match path.as_str() {
-                "upstream" => String::new(),
-                "listener" | "listener.tls" | "route" | "rooms.policy" => format!("[[{path}]]\n"),
-                _ => format!("[{path}]\n"),
-            });
-        }
-        for key in section.keys {
-            let help = if *key == "upstream" && section.name == "route" { "service = \"proxy\"\n" } else { "" };
-            let text = format!("{header}{help}{key} = 1979-05-27\n");
-            let line = text.lines().count();
-            let faults = bad(&text);
-            let is_noticed = |f: &Fault| f.line == line || (f.line > 0 && f.message.ends_with("is not supported yet"));
-            assert!(faults.list.iter().any(is_noticed), "nobody reads {key} of {}:\n{faults}", section.header());
-            assert!(!faults.list.iter().any(|f| f.message.starts_with("unknown key")), "{faults}");
-            tried += 1;
-        }
-    }
-    assert!(tried > 120, "{tried}");
-}
-
-#[test]
-fn the_schema_has_no_key_that_the_reference_lacks() {
-    for section in SECTIONS {
-        for key in section.keys {
-            assert!(REFERENCE.contains(key), "{key} of {}", section.header());
-        }
-    }
 }
 
 #[test]

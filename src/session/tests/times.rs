@@ -195,3 +195,54 @@ async fn a_slow_client_is_not_dead_and_a_stuck_one_is() {
     })
     .await;
 }
+
+/// Paused by its rate, a client is neither idle nor dead, loses nothing, and can be closed.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_sends_too_much_is_read_later() {
+    let limits = "messages_per_second = 1\nmessage_burst = 2\non_excess = \"pause\"\nidle_timeout = \"900ms\"\n\
+                  ping_interval = \"500ms\"\npong_timeout = \"300ms\"";
+    House::run(limits, async |house: &House| {
+        for path in [PAUSING, ROOMS] {
+            let ended = house
+                .session(path, alice(), async |alice: &mut Peer| {
+                    let text = json!({"type": "ping"}).to_string();
+                    let sent = masked_frame(Opcode::Text, text.as_bytes(), [1, 2, 3, 4]).repeat(6);
+                    let bye = masked_frame(Opcode::Close, &1000u16.to_be_bytes(), [1, 2, 3, 4]);
+                    alice.pipe.write_all(&[&sent[..], &bye].concat()).await.unwrap();
+                    if path == ROOMS {
+                        alice.expect("connection_established").await;
+                    }
+                    for seconds in [0, 0, 1, 2, 3, 4] {
+                        while alice.frame().await.unwrap().0 != 0x81 {}
+                        assert_eq!(alice.seconds(), seconds);
+                    }
+                })
+                .await;
+            assert_eq!((ended.close.number, ended.close.by), (Some(1000), By::Client), "{}", ended.close.reason);
+            assert_eq!((ended.traffic.messages_in, ended.after.as_secs()), (6, 5));
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_read_later_can_be_closed_meanwhile() {
+    let limits = "messages_per_second = 1\nmessage_burst = 1\non_excess = \"pause\"\nping_interval = 0";
+    for path in [PAUSING, ROOMS] {
+        House::run(limits, async |house: &House| {
+            let ended = house
+                .session(path, alice(), async |alice: &mut Peer| {
+                    for _ in 0..50 {
+                        alice.send(Opcode::Ping, b"").await;
+                    }
+                    while alice.frame().await.unwrap().0 != 0x8A {}
+                    house.around.shard.drain(Duration::from_secs(2));
+                    while alice.frame().await.unwrap().0 != 0x88 {}
+                })
+                .await;
+            assert_eq!(ended.close.number, Some(1012));
+            assert!(ended.after <= Duration::from_secs(2), "{:?}", ended.after);
+        })
+        .await;
+    }
+}

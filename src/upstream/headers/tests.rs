@@ -22,7 +22,9 @@ fn forward(headers: &HeaderMap) -> Forward<'_> {
         path_and_query: "/",
         protocols: None,
         client_ip: Some("203.0.113.7".parse().unwrap()),
+        version: Version::HTTP_11,
         forwarded_for: None,
+        forwarded: None,
         peer_ip: Some("::ffff:10.0.0.1".parse().unwrap()),
         proto: "https",
         host: "chat.example",
@@ -31,9 +33,15 @@ fn forward(headers: &HeaderMap) -> Forward<'_> {
     }
 }
 
+fn told(forward: &Forward<'_>, host: HeaderValue) -> HeaderMap {
+    for_backend(forward, host, &HeaderRules::default())
+}
+
 /// What a backend is told where the client says nothing.
-const TOLD: [(&str, &str); 5] = [
+const TOLD: [(&str, &str); 7] = [
+    ("forwarded", "for=10.0.0.1;proto=https;host=\"chat.example\""),
     ("host", "backend:9000"),
+    ("via", "1.1 wsgate"),
     ("x-forwarded-for", "10.0.0.1"),
     ("x-forwarded-host", "chat.example"),
     ("x-forwarded-proto", "https"),
@@ -61,7 +69,6 @@ fn a_client_cannot_say_what_only_the_gateway_may() {
         ("Proxy-Connection", "close"),
         ("Proxy-Authorization", "Basic x"),
         ("TE", "trailers"),
-        ("Trailer", "x"),
         ("Upgrade", "h2c"),
         ("HTTP2-Settings", "x"),
         ("Transfer-Encoding", "chunked"),
@@ -73,8 +80,10 @@ fn a_client_cannot_say_what_only_the_gateway_may() {
         ("Sec-WebSocket-Protocol", "bearer, token"),
     ] {
         let headers = map(&[(name, value)]);
-        let sent = for_backend(&forward(&headers), HeaderValue::from_static("backend:9000"));
-        assert_eq!(lines(&sent), TOLD, "{name}: {value}");
+        let sent = told(&forward(&headers), HeaderValue::from_static("backend:9000"));
+        let mut expected = TOLD;
+        expected.sort_unstable();
+        assert_eq!(lines(&sent), expected, "{name}: {value}");
     }
 }
 
@@ -90,7 +99,7 @@ fn the_rest_is_passed_on() {
         ("x-own", "1"),
     ];
     let headers = map(&[&kept[..], &[("connection", "upgrade, X-Hop"), ("x-hop", "1")]].concat());
-    let sent = for_backend(&forward(&headers), HeaderValue::from_static("backend:9000"));
+    let sent = told(&forward(&headers), HeaderValue::from_static("backend:9000"));
     let mut expected = [&kept[..], &TOLD].concat();
     expected.sort_unstable();
     assert_eq!(lines(&sent), expected);
@@ -102,14 +111,14 @@ fn the_chain_and_the_client_are_told() {
     let mut known = forward(&headers);
     known.forwarded_for = Some("198.51.100.1, 203.0.113.7");
     known.client_id = Some("Zoë %41");
-    let sent = for_backend(&known, HeaderValue::from_static("b"));
+    let sent = told(&known, HeaderValue::from_static("b"));
     assert_eq!(sent["x-forwarded-for"], "198.51.100.1, 203.0.113.7, 10.0.0.1");
     assert_eq!(sent["x-client-id"], "Zo%C3%AB%20%2541");
     known.peer_ip = None;
-    let sent = for_backend(&known, HeaderValue::from_static("b"));
+    let sent = told(&known, HeaderValue::from_static("b"));
     assert_eq!(sent["x-forwarded-for"], "198.51.100.1, 203.0.113.7");
     (known.forwarded_for, known.client_ip) = (None, None);
-    let sent = for_backend(&known, HeaderValue::from_static("b"));
+    let sent = told(&known, HeaderValue::from_static("b"));
     assert!(!sent.contains_key("x-forwarded-for") && !sent.contains_key("x-real-ip"));
 }
 

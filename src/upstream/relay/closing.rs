@@ -3,7 +3,7 @@ use super::Link;
 use super::side::Halt;
 use crate::close::{By, Close, Code};
 use crate::outbox::ending::linger;
-use crate::ws::{Opcode, frame, masked_frame};
+use crate::ws::{Fault, Opcode, frame, masked_frame};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
@@ -12,6 +12,20 @@ use tokio::time::Instant;
 
 /// Time for the answer to a Close, and for the end of a frame that one must wait for.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The code that a backend gets where the gateway closes (RFC 6455, section 7.4.1).
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub(super) enum Told {
+    /// It is about the client.
+    GoingAway = 1001,
+    /// The backend broke a rule of the wire.
+    Protocol = 1002,
+    /// The backend sent more than its rates allow.
+    Policy = 1008,
+    /// The backend sent too large a message.
+    TooBig = 1009,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -38,12 +52,12 @@ impl Stage {
 
 impl Link {
     /// The gateway closes: the client with `close`, the backend with a code of its own.
-    pub(super) fn close(&mut self, close: Close, to_backend: Code, now: Instant) {
+    pub(super) fn close(&mut self, close: Close, to_backend: Told, now: Instant) {
         if self.stage != Stage::Open {
             return;
         }
         self.end = Some(close);
-        self.tell_backend(&to_backend.number().to_be_bytes());
+        self.tell_backend(&(to_backend as u16).to_be_bytes());
         self.go_to(Stage::AwaitFrameEnd(now + CLOSING_TIMEOUT));
         self.end_waiting_for_frame();
     }
@@ -72,14 +86,14 @@ impl Link {
             }
             (Stage::Open, Halt::Gone(how)) => {
                 self.end = Some(Close::lost(By::Client, end_of_connection(how)));
-                self.tell_backend(&Code::GoingAway.number().to_be_bytes());
+                self.tell_backend(&(Told::GoingAway as u16).to_be_bytes());
                 self.go_to(Stage::Over);
             }
             (Stage::Open, Halt::Fault(fault)) => {
-                self.close(Close::because(fault.code(), fault.message()), Code::GoingAway, now);
+                self.close(Close::because(fault.code(), fault.message()), Told::GoingAway, now);
             }
             (Stage::Open, Halt::Excess(wait)) => {
-                self.close(Close::gateway(Code::RateLimit).retry_after(wait), Code::GoingAway, now);
+                self.close(Close::gateway(Code::RateLimit).retry_after(wait), Told::GoingAway, now);
             }
             (Stage::AwaitClient(_), Halt::Closed(..)) => {
                 self.backend_told = true;
@@ -107,8 +121,14 @@ impl Link {
                 self.tell_client();
                 self.go_to(Stage::Over);
             }
-            (Stage::Open, Halt::Fault(_) | Halt::Excess(_)) => {
-                self.close(Close::because(Code::UpstreamUnavailable, "upstream protocol error"), Code::Protocol, now);
+            (Stage::Open, Halt::Fault(Fault::TooLarge)) => {
+                self.close(Close::because(Code::UpstreamUnavailable, "upstream message too large"), Told::TooBig, now);
+            }
+            (Stage::Open, Halt::Fault(Fault::Protocol(_) | Fault::NotUtf8 | Fault::InvalidData)) => {
+                self.close(Close::because(Code::UpstreamUnavailable, "upstream protocol error"), Told::Protocol, now);
+            }
+            (Stage::Open, Halt::Excess(_)) => {
+                self.close(Close::because(Code::UpstreamUnavailable, "upstream rate exceeded"), Told::Policy, now);
             }
             (Stage::AwaitBackend(_), Halt::Closed(..)) => {
                 self.client_told = true;

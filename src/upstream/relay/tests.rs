@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 mod closing;
+mod inflated;
+mod limits;
 mod pressure;
 
 use super::*;
@@ -40,11 +42,15 @@ fn limits() -> Limits {
 }
 
 fn link(client: Wire, backend: Wire, limits: &Limits, rsv: Rsv) -> Link {
+    link_with(client, backend, limits, (rsv, true))
+}
+
+fn link_with(client: Wire, backend: Wire, limits: &Limits, extensions: (Rsv, bool)) -> Link {
     let limiter = Limiter::new(9, IpLimits { connections: None, handshakes_per_second: None });
     let permit = limiter.enter_client(0, &"alice".into(), None).ok().unwrap();
     let seat = Shard::new(0, Metrics::new(1)).seat(client);
     let meter = Meter::new(permit, Rates::new(limits));
-    Link::new(seat, backend, rsv, meter, limits, Deadlines::new(limits, Instant::now()))
+    Link::new(seat, backend, extensions, meter, limits, Deadlines::new(limits, Instant::now()))
 }
 
 /// The other ends of a relay's two connections.

@@ -172,19 +172,19 @@ fn a_run_covers_all_data_frames_up_to_a_control_frame() {
     let mut walker = Walker::new(rules());
     let mut at = 0;
     let run_end = text.len() * 2 + first.len();
-    let Ok(Some(Piece::Data { head: [], range, tally })) = walker.next(&stream, &mut at) else { panic!() };
+    let Ok(Some(Piece::Data { head: [], range, tally, .. })) = walker.next(&stream, &mut at) else { panic!() };
     assert_eq!((range, tally), (0..run_end, Tally { messages: 2, empty_fragments: 1, payload: 8 }));
     assert!(walker.in_message() && !walker.in_data_frame());
     let Ok(Some(Piece::Control { opcode, raw, payload })) = walker.next(&stream, &mut at) else { panic!() };
     assert_eq!((opcode, raw, payload), (Control::Ping, &ping[..], &b"beat"[..]));
-    let Ok(Some(Piece::Data { head: [], range, tally })) = walker.next(&stream, &mut at) else { panic!() };
+    let Ok(Some(Piece::Data { head: [], range, tally, .. })) = walker.next(&stream, &mut at) else { panic!() };
     assert_eq!(
         (range, tally),
         (run_end + ping.len()..stream.len(), Tally { messages: 1, empty_fragments: 0, payload: 4 })
     );
     assert!(walker.in_message() && walker.in_data_frame());
     assert!(matches!(walker.next(&stream, &mut at), Ok(None)));
-    let Ok(Some(Piece::Data { head: [], range, tally })) = walker.next(&text[7..], &mut 0) else { panic!() };
+    let Ok(Some(Piece::Data { head: [], range, tally, .. })) = walker.next(&text[7..], &mut 0) else { panic!() };
     assert_eq!((range, tally), (0..text.len() - 7, Tally { messages: 1, empty_fragments: 0, payload: 3 }));
     assert!(!walker.in_message() && !walker.in_data_frame());
 }

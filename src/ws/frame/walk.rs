@@ -1,5 +1,5 @@
 //! The relay's way through a stream: count, check, hand out the very bytes.
-use super::{Control, Fault, Head, Headers, Rules, mask, read_close};
+use super::{Control, Fault, Head, Headers, Opcode, Rules, mask, read_close};
 use std::ops::Range;
 
 /// Follows the frames of one direction of a relayed connection. Owns no payload, but for a control frame that is
@@ -10,6 +10,11 @@ pub struct Walker {
     /// Payload bytes of the current data frame that have not come yet.
     remaining: u64,
     control: Option<Box<Kept>>,
+    /// Its mask, turned so that it fits the next byte of payload.
+    key: [u8; 4],
+    /// The current message began with RSV1.
+    deflated: bool,
+    by_frame: bool,
 }
 
 /// A control frame that cannot be handed out from the input: header and payload as they came, and unmasked.
@@ -36,6 +41,8 @@ pub enum Piece<'a> {
         range: Range<usize>,
         /// What the run holds.
         tally: Tally,
+        /// The payload, where the walk is [by frame](Walker::by_frame).
+        part: Part,
     },
     /// A whole control frame, never in parts.
     Control {
@@ -59,10 +66,38 @@ pub struct Tally {
     pub payload: u64,
 }
 
+/// How the payload of one piece is read. It ends where the piece does, and is as long as [`Tally::payload`] says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// The mask that fits its first byte; zeros where it is not masked.
+    pub key: [u8; 4],
+    /// Whether its message began with RSV1.
+    pub deflated: bool,
+}
+
+impl Part {
+    /// Unmasks bytes of the payload in place; those that follow come next.
+    pub fn unmask(&mut self, bytes: &mut [u8]) {
+        mask(bytes, &mut self.key);
+    }
+}
+
 impl Walker {
     /// A walker at the start of a stream.
     pub fn new(rules: Rules) -> Walker {
-        Walker { headers: Headers::new(rules), remaining: 0, control: None }
+        Walker {
+            headers: Headers::new(rules),
+            remaining: 0,
+            control: None,
+            key: [0; 4],
+            deflated: false,
+            by_frame: false,
+        }
+    }
+
+    /// Has each run end with its first frame, so that frames can be judged one by one.
+    pub fn by_frame(&mut self) {
+        self.by_frame = true;
     }
 
     /// Walks `bytes` from `*at`, which moves on; the next piece, or `None` when the input is used up (`*at` is its
@@ -78,9 +113,10 @@ impl Walker {
         let start = *at;
         let mut held = 0;
         let mut tally = Tally::default();
+        let mut part = self.part();
         let mut end = self.skip_payload(bytes, at, &mut tally);
         // A run with held bytes in front is one frame: a header cut by the end of this read would take their place.
-        while self.remaining == 0 && *at < bytes.len() && held == 0 {
+        while self.remaining == 0 && *at < bytes.len() && held == 0 && !(self.by_frame && end > start) {
             let held_now = self.headers.held().len();
             let head = match self.headers.take(bytes, at) {
                 Ok(Some(head)) => head,
@@ -97,7 +133,8 @@ impl Walker {
                 return self.take_control(control, &head, held_now, bytes, at);
             }
             held = held_now;
-            self.remaining = head.length;
+            self.begin(&head);
+            part = self.part();
             if head.length == 0 {
                 tally.count_end(head.fin, true);
             }
@@ -107,7 +144,19 @@ impl Walker {
             self.control = None;
             return Ok(None);
         }
-        Ok(Some(Piece::Data { head: self.headers.was_held(held), range: start..end, tally }))
+        Ok(Some(Piece::Data { head: self.headers.was_held(held), range: start..end, tally, part }))
+    }
+
+    fn begin(&mut self, head: &Head) {
+        self.remaining = head.length;
+        self.key = head.key.unwrap_or_default();
+        if head.opcode != Opcode::Continuation {
+            self.deflated = head.rsv1;
+        }
+    }
+
+    fn part(&self) -> Part {
+        Part { key: self.key, deflated: self.deflated }
     }
 
     /// Whether a data frame has been handed out in part: now nothing may be injected.
@@ -132,6 +181,7 @@ impl Walker {
             *at += run as usize;
             tally.payload += run;
             self.remaining -= run;
+            self.key.rotate_left((run % 4) as usize);
             if self.remaining == 0 {
                 tally.count_end(!self.headers.is_fragmented(), false);
             }

@@ -53,6 +53,64 @@ async fn silence_that_the_gateway_makes_is_no_fault() {
     assert_eq!(ended.traffic.messages_in, 3);
 }
 
+/// Ends that take 40 bytes and then no more.
+fn narrow(limits: &Limits) -> (DuplexStream, DuplexStream, Link) {
+    let ((client, client_wire), (backend, backend_wire)) = (duplex(40), duplex(40));
+    (client, backend, link(Wire::Pipe(client_wire), Wire::Pipe(backend_wire), limits, Rsv::None))
+}
+
+/// Lets time pass, in steps of a second.
+async fn pass(seconds: u64) {
+    for _ in 0..seconds {
+        advance(Duration::from_secs(1)).await;
+        settle().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_is_dead_and_one_that_takes_little_is_slow() {
+    let (mut client, mut backend, link) = narrow(&with_pings());
+    let message = frame(Opcode::Binary, &[5; 1000]);
+    let ends = async {
+        backend.write_all(&message[..38]).await.unwrap();
+        settle().await;
+        backend.write_all(&message[38..]).await.unwrap();
+        for _ in 0..20 {
+            client.read_exact(&mut [0; 10]).await.unwrap();
+            pass(8).await;
+            // Pongs and pings of the backend keep it alive itself.
+            backend.write_all(&frame(Opcode::Pong, b"")).await.unwrap();
+        }
+        let start = Instant::now();
+        for _ in 0..6 {
+            pass(8).await;
+            backend.write_all(&frame(Opcode::Pong, b"")).await.ok();
+        }
+        assert_eq!(start.elapsed().as_secs(), 48);
+        (client, backend)
+    };
+    let (ended, _ends) = join(link.run(), ends).await;
+    assert_eq!((ended.close.number, &*ended.close.reason), (Some(4014), "client takes nothing"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_takes_nothing_is_unavailable() {
+    let (mut client, backend, link) = narrow(&with_pings());
+    let message = masked(Opcode::Binary, &[5; 1000]);
+    let ends = async {
+        client.write_all(&message[..38]).await.unwrap();
+        settle().await;
+        client.write_all(&message[38..]).await.unwrap();
+        for _ in 0..6 {
+            pass(8).await;
+            client.write_all(&masked(Opcode::Pong, b"")).await.ok();
+        }
+        (client, backend)
+    };
+    let (ended, _ends) = join(link.run(), ends).await;
+    assert_eq!((ended.close.number, &*ended.close.reason), (Some(4012), "upstream takes nothing"));
+}
+
 #[tokio::test]
 async fn a_side_that_does_not_read_holds_up_the_other_and_nothing_is_lost() {
     let (up, down) = (masked(Opcode::Binary, &[3; 70_000]), frame(Opcode::Binary, &[4; 70_000]));

@@ -1,0 +1,110 @@
+//! `[rooms]` and `[cluster]`.
+use super::key::Kind::{Duration, DurationOrZero, Flag, List, Number, Size, Tables, Text, Words};
+use super::key::Preset::{Prose, Required, Value};
+use super::key::{Form, Key, Kind, NONE, PATH, TEXT, VARIABLE, form, key, table};
+
+pub(super) const ROOMS: &[Key] = &[
+    key(
+        "create",
+        Words(&["join", "declared"]),
+        Value("join"),
+        "`\"join\"`: a room exists from its first member; `\"declared\"`: only where a policy whose `match` has no \
+         `*` names it",
+    ),
+    key("max_members", Number(1, 10_000_000), Value("10000"), "clients in one room"),
+    key(
+        "max_rooms_per_client",
+        Number(1, 100_000),
+        Value("100"),
+        "rooms of one client, over all its sessions on a route",
+    ),
+    key("max_rooms", Number(1, 100_000_000), Value("100000"), "rooms of the process that somebody is in"),
+    key("broadcast_to_all", Flag, Value("false"), "`true`: any client may send to the whole namespace"),
+    key("presence", Flag, Value("true"), "whether comings and goings are pushed"),
+    table("history"),
+    table("duplicates"),
+    key("typing_expiry", Duration("1s", "10m"), Value("5s"), "when typing that nobody stops ends by itself"),
+    key("policy", Tables(0), NONE, ""),
+    table("store"),
+    table("hook"),
+];
+
+pub(super) const HISTORY: &[Key] = &[
+    key("messages", Number(0, 1_000_000), Value("100"), "0: none"),
+    key("age", DurationOrZero("0s", "366d"), Value("10m"), "also how long an empty room keeps its epoch and offset"),
+    key("bytes", Size(1, 1 << 30), Value("4MiB"), "of all its messages together"),
+];
+
+pub(super) const DUPLICATES: &[Key] = &[
+    key("age", DurationOrZero("0s", "1d"), Value("5m"), "how long a `message_id` is remembered; 0: not at all"),
+    key(
+        "per_client",
+        Number(0, 65_536),
+        Value("128"),
+        "`message_id`s of one client in one room; 0: none. Of messages without a sender at least 8,192",
+    ),
+];
+
+const ROOM_PATTERN: Form = form("text (1 to 128 bytes)", "^[0-9A-Za-z_.:/@*-]+$", 128);
+
+pub(super) const POLICY: &[Key] = &[
+    key(
+        "match",
+        Text(ROOM_PATTERN),
+        Required,
+        "letters, digits, `-_.:/@`, and `*` for any run of them; without `*` it declares that room, also behind a \
+         policy that hides it",
+    ),
+    key("join", Words(&["any", "claim"]), Value("any"), "`\"claim\"`: the token's `rooms` has a pattern that fits"),
+    key(
+        "publish",
+        Words(&["any", "claim", "none"]),
+        Value("any"),
+        "`\"claim\"`: by the token's `publish`; `\"none\"`: servers alone, over the admin interface",
+    ),
+    key("durable", Flag, Value("false"), "the history survives a restart. With a history of 0: a fault"),
+    key(
+        "latest_only",
+        Duration("10ms", "1h"),
+        Prose("none"),
+        "at most one message in this time to each session, the newest. Members do not recover; the history is for \
+         servers",
+    ),
+];
+
+pub(super) const STORE: &[Key] = &[key(
+    "path",
+    Text(PATH),
+    Prose("see right"),
+    "the folder of bans and durable history; default: the first of `STATE_DIRECTORY` (systemd), else `data` beside \
+     the file",
+)];
+
+const URL: Form =
+    form("`\"https://HOST:PORT/PATH\"`, `\"http://…\"` (1,024 bytes)", r"^https?://[^/?#@\s]+([/?][^#\s]*)?$", 1024);
+const EVENTS: Kind = Words(&["connect", "join", "publish", "occupied", "vacated", "joined", "left"]);
+
+pub(super) const HOOK: &[Key] = &[
+    key("url", Text(URL), Required, "the certificate of `https://` must chain to an authority of the system"),
+    key(
+        "events",
+        List(&EVENTS, 1, 64),
+        Required,
+        "the application is asked of the first three, and told of the others",
+    ),
+    key("timeout", Duration("10ms", "30s"), Value("1s"), "for an answer"),
+    key(
+        "on_failure",
+        Words(&["deny", "allow"]),
+        Value("deny"),
+        "what becomes of a request that the application cannot be asked about",
+    ),
+    key("secret_env", Text(VARIABLE), NONE, "it holds the secret (16 bytes at least) that signs the bodies"),
+];
+
+pub(super) const CLUSTER: &[Key] = &[
+    key("redis", Text(TEXT), NONE, "not yet"),
+    key("prefix", Text(TEXT), Value("wsgate"), "not yet"),
+    key("node", Text(TEXT), NONE, "not yet"),
+    key("shared_limits", Flag, Value("false"), "`true`: not yet"),
+];

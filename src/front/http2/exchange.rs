@@ -1,0 +1,78 @@
+//! One request over HTTP/2, and what becomes of its stream.
+use super::super::answer::{Answer, Switch};
+use super::super::{Body, Front};
+use super::received::Received;
+use super::request::{self, Unread};
+use super::send::{self, remove_hop};
+use crate::admission::Entrance;
+use crate::outbox::wire::{Http2, Wire};
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use hyper::header::EXPECT;
+use hyper::{Method, Request, Response, StatusCode};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// Judges a request and answers it, unless the client takes it back. A stream that is granted an upgrade becomes a
+/// session's.
+pub(super) async fn run(
+    front: Rc<Front>,
+    entrance: Rc<Entrance>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let (head, from) = match request::read(request) {
+        Ok(read) => read,
+        Err(Unread::Malformed) => return respond.send_reset(Reason::PROTOCOL_ERROR),
+        Err(Unread::Status(status)) => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = status;
+            return send::send(respond, response, false).await;
+        }
+    };
+    let is_head = head.method == Method::HEAD;
+    let mut expects = head.headers.get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let wanted = Arc::new(Notify::new());
+    let (tunnel, body) = match head.method == Method::CONNECT {
+        // What follows is no body.
+        true => (Some(from), Body::empty()),
+        false => (None, Body::Http2(Received::new(&head, from, expects.then(|| wanted.clone())))),
+    };
+    let mut answer = pin!(front.answer(&entrance, head, body));
+    let answer = loop {
+        tokio::select! {
+            biased;
+            answer = &mut answer => break answer,
+            // The client has taken it back, or is gone.
+            _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+            () = wanted.notified(), if expects => {
+                expects = false;
+                let mut go_on = Response::new(());
+                *go_on.status_mut() = StatusCode::CONTINUE;
+                // An error shows in what follows.
+                let _ = respond.send_informational(go_on);
+            }
+        }
+    };
+    match (answer, tunnel) {
+        (Answer::Whole(response), _) => send::send(respond, response, is_head).await,
+        (Answer::Switch(switch), Some(from)) => accept(switch, from, respond).await,
+        // Admission grants an upgrade to CONNECT alone.
+        (Answer::Switch(_), None) => respond.send_reset(Reason::INTERNAL_ERROR),
+    }
+}
+
+/// The 200, and what follows it on the stream.
+async fn accept(switch: Switch, from: RecvStream, mut respond: SendResponse<Bytes>) {
+    let mut response = Response::new(());
+    *response.headers_mut() = switch.headers;
+    remove_hop(response.headers_mut());
+    if let Ok(to) = respond.send_response(response, false) {
+        drop(respond);
+        switch.then.begin(Wire::Http2(Box::new(Http2::new(from, to))), Vec::new()).await;
+    }
+}

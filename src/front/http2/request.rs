@@ -1,0 +1,66 @@
+//! Requests as they come by HTTP/2: what h2 lets pass although it is malformed (RFC 9113, section 8), and what is said
+//! otherwise than by HTTP/1.1.
+use h2::RecvStream;
+use h2::ext::Protocol;
+use hyper::header::{COOKIE, HOST, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, StatusCode};
+
+/// The most headers of a request, as by HTTP/1.1.
+const HEADERS_MAX: usize = 100;
+
+/// What a request that cannot be judged is answered with.
+pub(super) enum Unread {
+    /// RST_STREAM with PROTOCOL_ERROR: it is malformed (RFC 9113, section 8.1.1).
+    Malformed,
+    /// A status.
+    Status(StatusCode),
+}
+
+/// The head, with one `Cookie` as HTTP/1.1 has it, and the body.
+pub(super) fn read(request: Request<RecvStream>) -> Result<(Parts, RecvStream), Unread> {
+    let (mut head, body) = request.into_parts();
+    judge(&head)?;
+    join_cookies(&mut head);
+    Ok((head, body))
+}
+
+fn judge(head: &Parts) -> Result<(), Unread> {
+    if head.headers.len() > HEADERS_MAX {
+        return Err(Unread::Status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+    }
+    let is_padded = |value: &HeaderValue| value.as_bytes().trim_ascii().len() != value.len();
+    if head.headers.values().any(is_padded) {
+        return Err(Unread::Malformed);
+    }
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let (authority, host) = (head.uri.authority(), hosts.next());
+    if hosts.next().is_some() || authority.is_some_and(|a| a.as_str().contains('@')) {
+        return Err(Unread::Malformed);
+    }
+    match (authority, host) {
+        (Some(authority), Some(host)) if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
+            return Err(Unread::Malformed);
+        }
+        (None, None) => return Err(Unread::Malformed),
+        _ => (),
+    }
+    if head.method == Method::CONNECT && head.extensions.get::<Protocol>().is_none() {
+        // A tunnel to a host: no proxy of that kind is here (RFC 9110, section 9.3.6).
+        return Err(Unread::Status(StatusCode::METHOD_NOT_ALLOWED));
+    }
+    let path = head.uri.path();
+    let is_path = path.starts_with('/') || (head.method == Method::OPTIONS && path == "*");
+    if is_path { Ok(()) } else { Err(Unread::Malformed) }
+}
+
+/// HTTP/2 may cut a cookie header in pieces (RFC 9113, section 8.2.3).
+fn join_cookies(head: &mut Parts) {
+    if head.headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let pieces: Vec<&[u8]> = head.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&pieces.join(&b"; "[..])) {
+        head.headers.insert(COOKIE, joined);
+    }
+}

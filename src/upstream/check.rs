@@ -1,0 +1,88 @@
+//! Active checks: a server is asked whether it is well, on the main thread.
+use super::server::Server;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::header::{self, HeaderValue};
+use hyper::{Request, Response, Uri};
+use hyper_util::rt::TokioIo;
+use std::sync::Arc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// Most checks at once.
+pub(super) const CHECKS_MAX: usize = 64;
+/// The most of an answer's head that is read.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+const HEADERS_MAX: usize = 100;
+/// The most of an answer's body that is read, so that the server need not see its connection break.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("wsgate/", env!("CARGO_PKG_VERSION")));
+
+/// Checks a server each `interval`. `lost` is told its number where its sessions are to be closed.
+pub(super) async fn watch(server: Arc<Server>, places: Arc<Semaphore>, lost: mpsc::Sender<u64>) {
+    let interval = server.upstream.health.interval;
+    // Servers that were made together are not checked together.
+    sleep(interval.mul_f64(rand::random())).await;
+    // The semaphore is never closed.
+    while let Ok(place) = places.acquire().await {
+        let outcome = check(&server).await;
+        drop(place);
+        if outcome.is_ok() {
+            server.connected();
+        }
+        if server.checked(&outcome) == Some(false) && server.upstream.close_on_unhealthy {
+            // Where nobody listens there are no sessions.
+            let _ = lost.send(server.number()).await;
+        }
+        sleep(interval.mul_f64(rand::random_range(0.9..1.1))).await;
+    }
+}
+
+/// One check, within `timeout`.
+///
+/// # Errors
+/// Why the server is not well, in words for the log.
+async fn check(server: &Server) -> Result<(), String> {
+    let health = &server.upstream.health;
+    let deadline = Instant::now() + health.timeout;
+    let stream = server.reach(None, health.timeout).await.map_err(|why| why.to_string())?;
+    let Some(path) = &health.path else { return Ok(()) };
+    let request = request(server, path).map_err(|error| error.to_string())?;
+    let connecting =
+        http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX).handshake(TokioIo::new(stream));
+    let (mut sender, connection) = connecting.await.map_err(|error| error.to_string())?;
+    // Aborted by Drop, with what it still does.
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
+    let answer = match timeout_at(deadline, sender.send_request(request)).await {
+        Ok(answer) => answer.map_err(|error| error.to_string())?,
+        Err(_) => return Err("no answer in time".to_owned()),
+    };
+    let status = answer.status();
+    // What it says does not matter, nor whether it comes.
+    let _ = timeout_at(deadline, read(answer)).await;
+    if status.is_success() || status.is_redirection() { Ok(()) } else { Err(format!("status {}", status.as_u16())) }
+}
+
+fn request(server: &Server, path: &str) -> Result<Request<Empty<Bytes>>, hyper::http::Error> {
+    let mut request = Request::new(Empty::new());
+    *request.uri_mut() = Uri::try_from(path)?;
+    let headers = request.headers_mut();
+    headers.insert(header::HOST, HeaderValue::from_str(&server.authority())?);
+    headers.insert(header::USER_AGENT, USER_AGENT);
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    Ok(request)
+}
+
+async fn read(mut answer: Response<Incoming>) {
+    let mut left = BODY_BYTES_MAX;
+    while let Some(Ok(frame)) = answer.body_mut().frame().await {
+        match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Ordinary requests to backends: one request at a time on a connection, which is kept for the next; bodies are streams.
+mod download;
+mod exchange;
+mod line;
+mod upload;
+
+pub use download::Download;
+pub use line::Lines;
+
+use super::handshake::Forward;
+use super::headers;
+use super::pool::{Affinity, Upstreams};
+use super::server::{Lease, Proxied, Server};
+use bytes::Bytes;
+use exchange::{Exchange, Quiet};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use line::Line;
+use std::error::Error;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use upload::Upload;
+
+/// A request's body, as it comes from a client.
+pub type Source = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>;
+
+/// Why a body broke off.
+pub type BodyError = Box<dyn Error + Send + Sync>;
+
+/// How long a body that waits for `100 Continue` is held back (RFC 9110, section 10.1.1: not for ever).
+const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+
+/// An ordinary request on its way to a backend.
+pub struct Ordinary<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// What the backend is told.
+    pub forward: Forward<'a>,
+    /// The body.
+    pub body: Source,
+}
+
+/// Why there is no answer that could be passed on.
+#[derive(Debug)]
+pub struct Unanswered {
+    /// 502: refused, or a bad answer; 503: no server; 504: no connection, or no answer in time.
+    pub status: StatusCode,
+    /// Why, for the log: names of servers and errors, nothing of the client's.
+    pub reason: String,
+}
+
+impl Unanswered {
+    fn bad(server: &Server, why: impl std::fmt::Display) -> Unanswered {
+        let reason = format!("{}: {why}", server.configured.url);
+        Unanswered { status: StatusCode::BAD_GATEWAY, reason }
+    }
+}
+
+/// What became of a request on one connection.
+enum Sent {
+    Answered(Response<Download>),
+    /// Nothing of it was sent.
+    Unsent(Box<Request<Upload>>),
+    Failed(Unanswered),
+}
+
+impl Lines {
+    /// Sends a request to a server of `Config::upstreams[upstream]`, over a kept connection or a new one, and gives the
+    /// answer when its head has come; its body follows as it comes, and the request's as the backend takes it. Where no
+    /// connection can be made, or one ends before anything was sent, others are tried; a request that was sent is not
+    /// sent again. Dropping the future, or the body before its end, closes the connection. Must run in a `LocalSet`.
+    ///
+    /// # Errors
+    /// [`Unanswered`].
+    ///
+    /// # Panics
+    /// Where there is no such upstream.
+    pub async fn send(
+        self: &Rc<Self>,
+        upstreams: &Upstreams,
+        upstream: usize,
+        ordinary: Ordinary<'_>,
+    ) -> Result<Response<Download>, Unanswered> {
+        let Ordinary { method, forward, body } = ordinary;
+        let configured = upstreams.configured(upstream);
+        let exchange = Exchange::new(configured.response_timeout, configured.idle_timeout);
+        let affinity = Affinity { client: forward.client_id, ip: forward.client_ip };
+        let mut failed = Unanswered {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            reason: format!("upstream {} has no server", configured.name),
+        };
+        let mut upload = Some(Upload::new(body, exchange.clone()));
+        for server in upstreams.candidates(upstream, affinity) {
+            let Some(body) = upload.take() else { break };
+            let mut request = request(&server, method, &forward, body).map_err(|e| Unanswered::bad(&server, e))?;
+            if let Some(line) = self.take(&server) {
+                match self.exchange(line, &exchange, request).await {
+                    Sent::Answered(answer) => return Ok(answer),
+                    Sent::Failed(why) => return Err(why),
+                    Sent::Unsent(again) => request = *again,
+                }
+            }
+            exchange.touch();
+            let line = match connect(&server, forward.proxied).await {
+                Ok(line) => line,
+                Err(why) => {
+                    failed = why;
+                    upload = Some(request.into_body());
+                    continue;
+                }
+            };
+            match self.exchange(line, &exchange, request).await {
+                Sent::Answered(answer) => return Ok(answer),
+                Sent::Failed(why) => return Err(why),
+                Sent::Unsent(again) => {
+                    failed = Unanswered::bad(&server, "closed before the request was sent");
+                    upload = Some(again.into_body());
+                }
+            }
+        }
+        Err(failed)
+    }
+
+    /// One request on one connection, up to the head of its answer.
+    async fn exchange(self: &Rc<Self>, mut line: Line, exchange: &Rc<Exchange>, mut request: Request<Upload>) -> Sent {
+        let lease = Lease::new(line.server.clone());
+        let held = request.headers().contains_key(header::EXPECT);
+        let continues = Arc::new(Notify::new());
+        if held {
+            exchange.hold();
+            let continues = continues.clone();
+            hyper::ext::on_informational(&mut request, move |answer| {
+                if answer.status() == StatusCode::CONTINUE {
+                    continues.notify_one();
+                }
+            });
+        }
+        exchange.touch();
+        let mut quiet = Quiet::new(exchange.clone());
+        let mut waited = pin!(sleep(CONTINUE_WAIT));
+        let answered = {
+            let mut answer = pin!(line.sender.try_send_request(request));
+            loop {
+                tokio::select! {
+                    biased;
+                    answered = &mut answer => break answered,
+                    () = continues.notified(), if exchange.is_held() => exchange.release(),
+                    () = &mut waited, if exchange.is_held() => exchange.release(),
+                    () = quiet.expired() => return Sent::Failed(late(&line.server)),
+                }
+            }
+        };
+        match answered {
+            Err(mut error) => match error.take_message() {
+                Some(request) => Sent::Unsent(Box::new(request)),
+                None if exchange.has_expired() => Sent::Failed(late(&line.server)),
+                None => Sent::Failed(Unanswered::bad(&line.server, Chain(&error.into_error()))),
+            },
+            Ok(mut answer) => match judge(&answer) {
+                Err(why) => Sent::Failed(Unanswered::bad(&line.server, why)),
+                Ok(()) => {
+                    exchange.head_has_come();
+                    let received = std::mem::replace(answer.version_mut(), Version::HTTP_11);
+                    headers::for_client(answer.headers_mut(), received);
+                    Sent::Answered(Download::new(answer, line, lease, exchange.clone(), self.clone()))
+                }
+            },
+        }
+    }
+}
+
+async fn connect(server: &Arc<Server>, proxied: Option<Proxied>) -> Result<Line, Unanswered> {
+    let stream = server.dial(proxied).await.map_err(|undialed| {
+        let reason = undialed.to_string();
+        Unanswered { status: undialed.status(), reason }
+    })?;
+    Line::new(stream, server.clone()).await.map_err(|error| Unanswered::bad(server, error))
+}
+
+fn late(server: &Arc<Server>) -> Unanswered {
+    let reason = format!("{}: no answer in time", server.configured.url);
+    Unanswered { status: StatusCode::GATEWAY_TIMEOUT, reason }
+}
+
+fn request(
+    server: &Server,
+    method: &Method,
+    forward: &Forward<'_>,
+    body: Upload,
+) -> Result<Request<Upload>, hyper::http::Error> {
+    let mut headers = headers::for_backend(forward, server.host(forward.host)?, &server.upstream.headers);
+    let trailers = |element: &[u8]| element.eq_ignore_ascii_case(b"trailers");
+    if headers::elements(forward.headers.get_all(header::TE)).any(trailers) {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("TE"));
+    }
+    frame(&mut headers, forward.headers, &body);
+    let mut request = Request::new(body);
+    *request.method_mut() = method.clone();
+    *request.uri_mut() = Uri::try_from(forward.path_and_query)?;
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+/// Says how the body is framed: hyper would drop one of unknown length from a GET, and leave a length of 0 out.
+fn frame(headers: &mut HeaderMap, asked: &HeaderMap, body: &Upload) {
+    use http_body::Body;
+    match body.size_hint().exact() {
+        Some(0) if !asked.contains_key(header::CONTENT_LENGTH) => return,
+        Some(length) => headers.insert(header::CONTENT_LENGTH, length.into()),
+        None => headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
+    };
+    let expects = asked.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if expects && !body.is_end_stream() {
+        headers.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+    }
+}
+
+/// Whether an answer can be passed on: it must have one framing that all parsers understand alike (RFC 9112, section 6).
+fn judge(answer: &Response<Incoming>) -> Result<(), &'static str> {
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err("101 to a request that asked for no upgrade");
+    }
+    let headers = answer.headers();
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let length = lengths.next();
+    if lengths.next().is_some() || length.is_some_and(|n| n.is_empty() || !n.as_bytes().iter().all(u8::is_ascii_digit))
+    {
+        return Err("an answer with a bad Content-Length");
+    }
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        if length.is_some() {
+            return Err("an answer with both Content-Length and Transfer-Encoding");
+        }
+        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err("an answer with a transfer coding that is not chunked");
+        }
+    }
+    Ok(())
+}
+
+/// An error and what it came from: hyper's own text alone says little.
+struct Chain<'a>(&'a dyn Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}

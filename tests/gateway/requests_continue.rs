@@ -1,0 +1,52 @@
+//! `Expect: 100-continue`, from the client to the backend and back.
+use crate::requests::{OK, behind, head};
+use crate::support::*;
+
+const EXPECT: &str = "Content-Length: 4\r\nExpect: 100-continue\r\n";
+
+#[tokio::test]
+async fn a_body_comes_when_the_backend_asks_for_it() {
+    let (gateway, origin) = behind("").await;
+    let mut client = gateway.raw().await;
+    client.send(head("POST /live/x", EXPECT)).await;
+    let (mut server, asked) = origin.asked().await;
+    assert_eq!(asked.header("expect"), Some("100-continue"));
+    server.send("HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n").await;
+    assert_eq!(client.read_head().await.status, 100);
+    client.send("body").await;
+    assert_eq!(server.take(4).await, b"body");
+    server.send(OK).await;
+    let answer = client.read_head().await;
+    assert_eq!((answer.status, client.read_body(&answer).await), (200, b"ok".to_vec()));
+    // Both connections are kept.
+    client.send(head("GET /live/next", "")).await;
+    assert_eq!(server.try_read_request().await.unwrap().line, "GET /live/next HTTP/1.1");
+}
+
+#[tokio::test]
+async fn a_final_answer_comes_without_100() {
+    let (gateway, origin) = behind("").await;
+    let mut client = gateway.raw().await;
+    client.send(head("POST /live/x", EXPECT)).await;
+    let (mut server, _) = origin.asked().await;
+    server.send("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno").await;
+    let answer = client.read_head().await;
+    assert_eq!((answer.status, client.read_body(&answer).await), (417, b"no".to_vec()));
+    // The body that was announced never comes: neither connection can be used again.
+    server.expect_end().await;
+    client.expect_end().await;
+}
+
+/// RFC 9110, 10.1.1: not for ever.
+#[tokio::test]
+async fn a_backend_that_knows_no_100_gets_the_body_after_a_while() {
+    let (gateway, origin) = behind("").await;
+    let mut client = gateway.raw().await;
+    client.send(head("POST /live/x", EXPECT)).await;
+    let (mut server, _) = origin.asked().await;
+    assert_eq!(client.read_head().await.status, 100);
+    client.send("body").await;
+    assert_eq!(server.take(4).await, b"body");
+    server.send(OK).await;
+    assert_eq!(client.read_head().await.status, 200);
+}
