@@ -131,7 +131,8 @@ async fn an_application_refuses_and_changes() {
 #[tokio::test]
 async fn an_application_is_asked_and_told_over_tls() {
     let authority = tls::Authority::new("public");
-    let application = Application::listen(judge, Some(authority.server("localhost"))).await;
+    let server = Arc::new(tls::server(&authority.sign("localhost", 4000), None));
+    let application = Application::listen(judge, Some(TlsAcceptor::from(server))).await;
     let hook = format!("[rooms.hook]\nurl = \"https://localhost:{}/hook\"\n{ALL}\n", application.port);
     for trusted in [true, false] {
         let roots = if trusted { authority.pem() } else { tls::Authority::new("another").pem() };

@@ -1,5 +1,5 @@
 //! Keys that sign tokens, and a server from which their public halves are fetched.
-use super::tls::Authority;
+use super::tls::{self, Authority};
 use super::{Token, within};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -80,7 +80,8 @@ impl Source {
 
     /// Over TLS, with a certificate for localhost of this authority.
     pub async fn start_tls(answer: Answer, authority: &Authority) -> Source {
-        Source::listen(answer, Some(authority.server("localhost"))).await
+        let config = tls::server(&authority.sign("localhost", 4000), None);
+        Source::listen(answer, Some(TlsAcceptor::from(Arc::new(config)))).await
     }
 
     async fn listen(answer: Answer, tls: Option<TlsAcceptor>) -> Source {

@@ -46,7 +46,7 @@ pub(super) const TLS: &[Key] = &[
         "client_ca",
         Text(PATH),
         Prose("none"),
-        "PEM; client certificates must chain to one of these. All tables of a listener have the same, or none",
+        "PEM; a client must show a certificate that chains to one of these. All tables of a listener have the same, or none",
     ),
     table("acme"),
 ];
@@ -170,7 +170,7 @@ pub(super) const FROM_UPSTREAM: &[Key] = &[key(
     "on_excess",
     Words(&["close", "pause"]),
     Value("close"),
-    "`\"close\"`: with 4004; `\"pause\"`: the backend is not read",
+    "`\"close\"`: the client with 4012; `\"pause\"`: the backend is not read",
 )];
 
 pub(super) const ADMIN: &[Key] = &[
