@@ -7,7 +7,7 @@ pub fn find<'a>(routes: &'a [Arc<Route>], host: &str, path: &str) -> Option<&'a 
     let name = without_port(host);
     routes.iter().find(|route| {
         let host_fits = route.host.as_deref().is_none_or(|h| h.eq_ignore_ascii_case(name));
-        host_fits && path_fits(&route.path, path)
+        host_fits && path_fits(&route.path, path) && !(route.strip_prefix && hides_host(&route.path, path))
     })
 }
 
@@ -15,6 +15,14 @@ fn path_fits(pattern: &PathPattern, path: &str) -> bool {
     match pattern {
         PathPattern::Exact(exact) => exact == path,
         PathPattern::Below { prefix, .. } => path.starts_with(prefix.as_str()) && !climbs(path),
+    }
+}
+
+/// A path of which a backend would see two slashes at the beginning: some take what follows for a host.
+fn hides_host(pattern: &PathPattern, path: &str) -> bool {
+    match pattern {
+        PathPattern::Exact(_) => false,
+        PathPattern::Below { prefix, .. } => path[prefix.len()..].starts_with(['/', '\\']),
     }
 }
 

@@ -11,13 +11,14 @@ use tokio::time::timeout;
 mod case;
 
 /// What the gateway says of every request, and only the gateway: a line that a client forged is none of these.
-const SAID: [&str; 7] = [
+const SAID: [&str; 8] = [
     "forwarded: for=127.0.0.1;proto=http;host=\"localhost\"",
     "sec-websocket-version: 13",
     "x-forwarded-for: 127.0.0.1",
     "x-forwarded-host: localhost",
     "x-forwarded-proto: http",
     "x-real-ip: 127.0.0.1",
+    "via: 1.0 wsgate",
     "via: 1.1 wsgate",
 ];
 

@@ -19,6 +19,7 @@ pub(super) struct Exchange {
     /// The same, once the head of the answer has come.
     idle: Option<Duration>,
     expired: Cell<bool>,
+    broken: Cell<bool>,
     /// The request's body waits for `100 Continue`.
     held: Cell<bool>,
     /// Told of a `100 Continue`.
@@ -37,6 +38,7 @@ impl Exchange {
             limit: Cell::new(limit),
             idle,
             expired: Cell::new(false),
+            broken: Cell::new(false),
             held: Cell::new(false),
             continues: Arc::default(),
             waiting: RefCell::new(None),
@@ -85,6 +87,15 @@ impl Exchange {
     /// Nothing moved for too long.
     pub(super) fn has_expired(&self) -> bool {
         self.expired.get()
+    }
+
+    /// The client's body broke off.
+    pub(super) fn break_off(&self) {
+        self.broken.set(true);
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.get()
     }
 
     /// The whole request is on its way, or its connection is gone.
