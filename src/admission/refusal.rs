@@ -26,7 +26,7 @@ pub struct Refusal {
     pub code: Code,
     /// When it may be tried again.
     pub retry_after: Option<Duration>,
-    closing: Option<Accept>,
+    closing: Option<Box<Accept>>,
     /// Ordinary requests are served here.
     ordinary: bool,
     last: bool,
@@ -88,7 +88,7 @@ impl Refusal {
     /// By a code, as the route's `on_reject` says.
     pub fn closing(code: Code, reason: Refused, route: &Route, upgrade: &Upgrade) -> Refusal {
         let closing = (route.auth.on_reject == OnReject::Close)
-            .then(|| Accept { accept: upgrade.accept.clone(), protocol: upgrade.any_protocol() });
+            .then(|| Box::new(Accept { accept: upgrade.accept.clone(), protocol: upgrade.any_protocol() }));
         Refusal { closing, ..Refusal::by_status(code, reason) }
     }
 

@@ -36,7 +36,7 @@ impl Front {
             Ok(answer) => answer
                 .map(|download| Body::Passed(Box::new(Passing { download, _permits: permits, _counted: counted }))),
             Err(Unanswered::Broken) => {
-                let message = "the body broke off";
+                let message = "the body breaks off, or breaks the grammar";
                 self.say(&Refusal::plain(StatusCode::BAD_REQUEST, Refused::Malformed, message).last())
             }
             Err(Unanswered::Unavailable { status, reason }) => {

@@ -51,7 +51,7 @@ pub struct Ordinary<'a> {
 /// Why there is no answer that could be passed on.
 #[derive(Debug)]
 pub enum Unanswered {
-    /// The client's own body broke off.
+    /// The client's own body breaks off, or breaks the grammar.
     Broken,
     /// No server has answered.
     Unavailable {
@@ -161,9 +161,9 @@ impl Lines {
             }
         };
         match answered {
+            Err(_) if exchange.is_broken() => Sent::Failed(Unanswered::Broken),
             Err(mut error) => match error.take_message() {
                 Some(request) => Sent::Unsent(Box::new(request)),
-                None if exchange.is_broken() => Sent::Failed(Unanswered::Broken),
                 None if exchange.has_expired() => Sent::Failed(Unanswered::late(&line.server)),
                 None => Sent::Failed(Unanswered::bad(&line.server, Chain(&error.into_error()))),
             },

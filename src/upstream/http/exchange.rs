@@ -89,7 +89,7 @@ impl Exchange {
         self.expired.get()
     }
 
-    /// The client's body broke off.
+    /// The client's body breaks off, or breaks the grammar.
     pub(super) fn break_off(&self) {
         self.broken.set(true);
     }
