@@ -205,6 +205,11 @@ impl Peer {
         self.backlog = self.queue.front().map_or(0, |f| f.len() - self.written);
     }
 
+    /// Whether both sides end it, one after the other: a stream of HTTP/2.
+    fn ends_in_turn(&self) -> bool {
+        matches!(self.wire, Wire::Http2(_))
+    }
+
     /// Ends the writing side, after what is queued was flushed.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.wire.poll_shutdown(cx)

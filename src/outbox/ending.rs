@@ -14,16 +14,21 @@ const LINGER_BYTES: usize = 1 << 20;
 /// Flushes what is queued (the Close is its last frame), throws away input until the peer closes,
 /// and ends the connection. Takes at most 2 s. `peer_is_done`: the peer's own Close has come, and
 /// it waits for the end of TCP; it is listened to only where it sends on all the same.
+///
+/// A stream of HTTP/2 is ended after the peer has answered the Close, or ended it, and the peer's own end is waited for:
+/// Chromium forgets a Close that comes with the end of the stream, and a stream that is only half ended has to be reset,
+/// which clients take for a fault.
 pub async fn linger(peer: &RefCell<Peer>, scratch: &RefCell<Vec<u8>>, peer_is_done: bool) {
     let mut thrown_away = 0;
-    let mut down = false;
+    let (mut down, mut heard) = (false, peer_is_done);
+    let in_turn = peer.borrow().ends_in_turn();
     let ending = poll_fn(|cx| {
         let mut peer = peer.borrow_mut();
         loop {
             let flushed = peer.poll_flush(cx);
             match flushed {
                 Poll::Ready(Flush::Failed) => return Poll::Ready(()),
-                Poll::Ready(_) if !down => {
+                Poll::Ready(_) if !down && (heard || !in_turn) => {
                     if let Poll::Ready(result) = peer.poll_shutdown(cx) {
                         down = true;
                         if result.is_err() {
@@ -34,11 +39,19 @@ pub async fn linger(peer: &RefCell<Peer>, scratch: &RefCell<Vec<u8>>, peer_is_do
                 _ => (),
             }
             match peer.poll_read(cx, &mut scratch.borrow_mut()) {
-                Poll::Pending if down && peer_is_done && thrown_away == 0 => return Poll::Ready(()),
+                Poll::Pending if down && peer_is_done && thrown_away == 0 && !in_turn => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
+                // Our own end is still to be said.
+                Poll::Ready(Ok(0)) if in_turn && !down && flushed.is_ready() => heard = true,
                 // Half closed: it may still read what is queued.
-                Poll::Ready(Ok(0)) => return flushed.map(drop),
-                Poll::Ready(Ok(n)) => thrown_away += n,
+                Poll::Ready(Ok(0)) => {
+                    heard = true;
+                    return flushed.map(drop);
+                }
+                Poll::Ready(Ok(n)) => {
+                    heard = true;
+                    thrown_away += n;
+                }
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
             }
             if thrown_away > LINGER_BYTES {
@@ -47,6 +60,10 @@ pub async fn linger(peer: &RefCell<Peer>, scratch: &RefCell<Vec<u8>>, peer_is_do
         }
     });
     let _ = timeout(LINGER, ending).await;
+    if in_turn && peer.borrow().backlog() == 0 {
+        // The Close is out; dropped without an end, the stream would take it back.
+        let _ = poll_fn(|cx| peer.borrow_mut().poll_shutdown(cx)).await;
+    }
 }
 
 #[cfg(test)]

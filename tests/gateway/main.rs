@@ -5,8 +5,10 @@ mod support;
 
 mod admin_api;
 mod admission;
+mod chromium;
 mod closing;
 mod crowds;
+mod curl;
 mod descriptors;
 mod heads;
 mod http2;
@@ -24,6 +26,7 @@ mod presence;
 mod proxy;
 mod proxy_headers;
 mod proxy_protocol;
+mod python_h2;
 mod requests;
 mod requests_admission;
 mod requests_continue;
