@@ -205,8 +205,8 @@ impl Peer {
         self.backlog = self.queue.front().map_or(0, |f| f.len() - self.written);
     }
 
-    /// Whether both sides end it, one after the other: a stream of HTTP/2.
-    fn ends_in_turn(&self) -> bool {
+    /// Whether other streams go on, on the same connection, when this one ends.
+    pub fn is_stream_of_many(&self) -> bool {
         matches!(self.wire, Wire::Http2(_))
     }
 
