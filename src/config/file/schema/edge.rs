@@ -160,7 +160,7 @@ pub(super) const FROM_UPSTREAM: &[Key] = &[key(
     "on_excess",
     Words(&["close", "pause"]),
     Value("close"),
-    "`\"close\"`: with 4004; `\"pause\"`: the backend is not read",
+    "`\"close\"`: the client with 4012; `\"pause\"`: the backend is not read",
 )];
 
 pub(super) const ADMIN: &[Key] = &[
