@@ -45,7 +45,7 @@ pub(super) const TLS: &[Key] = &[
     key(
         "client_ca",
         Text(PATH),
-        Prose("none"),
+        Prose("clients show none"),
         "PEM; a client must show a certificate that chains to one of these. All tables of a listener have the same, or none",
     ),
     table("acme"),
