@@ -6,7 +6,7 @@ use crate::admission::{Passed, Permits};
 use crate::close::Code;
 use crate::metrics::{Handshake, Refused};
 use crate::shard::Shard;
-use crate::upstream::{Download, Ordinary, Unanswered};
+use crate::upstream::{Download, Hints, Ordinary, Unanswered};
 use hyper::StatusCode;
 use hyper::http::request::Parts;
 use std::rc::Rc;
@@ -25,7 +25,12 @@ impl Front {
         let counted = Counted::new(self.around.shard.clone());
         let path = self.path(&route, &head.uri);
         let forward = describe(&head, &path, &origin, Some(&identity));
-        let ordinary = Ordinary { method: &head.method, forward, body: Box::pin(body) };
+        let ordinary = Ordinary {
+            method: &head.method,
+            forward,
+            body: Box::pin(body),
+            hints: head.extensions.get::<Hints>().cloned(),
+        };
         let answered = self.lines.send(&self.upstreams, upstream, ordinary).await;
         let answer = match answered {
             Ok(answer) => answer

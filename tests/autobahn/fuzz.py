@@ -18,7 +18,7 @@ import time
 
 GOOD = {"OK", "NON-STRICT", "INFORMATIONAL"}
 AGENT = "target"
-LIMIT_SECONDS = 1500
+LIMIT_SECONDS = 3600
 
 LIST_CASES = """
 import json, sys

@@ -19,11 +19,15 @@ const server = new WebSocketServer({
 server.on("listening", () => tell({ event: "listening", port: server.address().port }));
 server.on("connection", (socket, request) => {
   tell({ event: "open", path: request.url, headers: request.headers, protocol: socket.protocol, extensions: socket.extensions });
+  const sizes = [];
   socket.on("message", (data, binary) => {
+    if (sizes.length < 8) sizes.push(data.length);
     const close = !binary && data.length < 200 && /^close (\d+) ?(.*)$/.exec(data.toString());
     if (close) socket.close(Number(close[1]), close[2]);
     else socket.send(data, { binary });
   });
   socket.on("error", () => {});
-  socket.on("close", (code, reason) => tell({ event: "close", code, reason: reason.toString() }));
+  socket.on("ping", (payload) => tell({ event: "ping", payload: payload.toString("hex") }));
+  socket.on("pong", (payload) => tell({ event: "pong", payload: payload.toString("hex") }));
+  socket.on("close", (code, reason) => tell({ event: "close", code, reason: reason.toString(), sizes }));
 });

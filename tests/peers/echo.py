@@ -33,8 +33,11 @@ async def echo(connection):
         protocol=connection.subprotocol or "",
         extensions=", ".join(extension.name for extension in connection.protocol.extensions),
     )
+    sizes = []
     try:
         async for message in connection:
+            if len(sizes) < 8:
+                sizes.append(len(message))
             close = isinstance(message, str) and re.match(r"close (\d+) ?(.*)$", message[:200])
             if close:
                 await connection.close(int(close[1]), close[2])
@@ -42,7 +45,7 @@ async def echo(connection):
                 await connection.send(message)
     except ConnectionClosed:
         pass
-    tell(event="close", code=connection.close_code, reason=connection.close_reason)
+    tell(event="close", code=connection.close_code, reason=connection.close_reason, sizes=sizes)
 
 
 async def main():

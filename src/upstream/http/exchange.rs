@@ -4,8 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// One request and its answer.
@@ -19,6 +21,8 @@ pub(super) struct Exchange {
     expired: Cell<bool>,
     /// The request's body waits for `100 Continue`.
     held: Cell<bool>,
+    /// Told of a `100 Continue`.
+    pub(super) continues: Arc<Notify>,
     waiting: RefCell<Option<Waker>>,
     uploading: Cell<bool>,
     /// The request's body cannot be read to its end.
@@ -36,6 +40,7 @@ impl Exchange {
             idle,
             expired: Cell::new(false),
             held: Cell::new(false),
+            continues: Arc::default(),
             waiting: RefCell::new(None),
             uploading: Cell::new(true),
             torn: Cell::new(false),
