@@ -17,6 +17,7 @@ mod http2_malformed;
 mod http2_requests;
 mod limits;
 mod mutual_tls;
+mod nginx;
 mod notify;
 mod observing;
 mod older_client;
