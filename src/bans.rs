@@ -10,6 +10,7 @@ mod table;
 mod tests;
 
 use crate::config::Namespace;
+use crate::identity::is_client;
 use crate::store::{BanKey, BanRow, BanWritten, Store, StoreError};
 use jiff::Timestamp;
 use std::fmt;
@@ -21,8 +22,6 @@ use tokio::sync::oneshot;
 
 /// Most bytes of a reason.
 pub const REASON_MAX: usize = 256;
-/// Most bytes of a client's or room's name.
-const NAME_MAX: usize = 128;
 /// Bans that one sweep looks up to delete.
 const SWEEP_MAX: usize = 1024;
 
@@ -247,12 +246,12 @@ impl Bans {
     }
 
     fn key(&self, namespace: Namespace, client: &str, room: Option<&str>) -> Result<BanKey, BanError> {
-        let is_name = |name: &str| (1..=NAME_MAX).contains(&name.len()) && !name.chars().any(char::is_control);
         let name = self.namespaces.get(usize::from(namespace.index)).ok_or(BanError::Namespace)?;
-        if !is_name(client) {
+        if !is_client(client) {
             return Err(BanError::Client);
         }
-        if !room.is_none_or(is_name) {
+        // What may name a room is narrower still, and is judged by who calls.
+        if !room.is_none_or(is_client) {
             return Err(BanError::Room);
         }
         Ok(BanKey { namespace: Arc::clone(name), client: client.into(), room: room.unwrap_or("").into() })

@@ -2,10 +2,13 @@
 use crate::config::{Permission, pattern};
 use std::sync::Arc;
 
+/// Most bytes of a client's name.
+pub const CLIENT_BYTES_MAX: usize = 128;
+
 /// A client's identity, made by admission from a token, or invented for a client without one.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// The name: the configured claim of the token, or `anon-` and a UUID. 1 to 128 bytes without controls.
+    /// The name: the configured claim of the token, or `anon-` and a UUID. [`is_client`] holds of it.
     pub client: Arc<str>,
     /// The token's `exp`, in seconds since 1970; `None` without a token.
     pub expires_at: Option<u64>,
@@ -48,6 +51,11 @@ impl Identity {
     }
 }
 
+/// Whether the text may name a client: 1 to [`CLIENT_BYTES_MAX`] bytes without control characters.
+pub fn is_client(name: &str) -> bool {
+    (1..=CLIENT_BYTES_MAX).contains(&name.len()) && !name.contains(char::is_control)
+}
+
 fn allows(permission: Permission, claim: Option<&[String]>, room: &str) -> bool {
     match permission {
         Permission::Any => true,
@@ -59,6 +67,16 @@ fn allows(permission: Permission, claim: Option<&[String]>, room: &str) -> bool 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_clients_are_short_and_hold_no_controls() {
+        for name in ["a", " ", "Jürgen O'Neill", &"a".repeat(128), &Identity::anonymous().client] {
+            assert!(is_client(name), "{name}");
+        }
+        for name in ["", "a\n", "\u{85}", &"a".repeat(129), &"ä".repeat(65)] {
+            assert!(!is_client(name), "{name:?}");
+        }
+    }
 
     #[test]
     fn claims_allow_what_they_list() {

@@ -67,6 +67,9 @@ fn subscriber<W>(filter: EnvFilter, format: LogFormat, ansi: bool, writer: W) ->
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
+    // Below this h2 quotes paths that it does not understand, and a path may hold a token.
+    let quiet = ["h2=warn", "h2::server=warn"].into_iter().filter_map(|quiet| quiet.parse().ok());
+    let filter = quiet.fold(filter, EnvFilter::add_directive);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(writer);
     match format {
         LogFormat::Text => Box::new(builder.finish()),

@@ -205,6 +205,11 @@ impl Peer {
         self.backlog = self.queue.front().map_or(0, |f| f.len() - self.written);
     }
 
+    /// Whether other streams go on, on the same connection, when this one ends.
+    pub fn is_stream_of_many(&self) -> bool {
+        matches!(self.wire, Wire::Http2(_))
+    }
+
     /// Ends the writing side, after what is queued was flushed.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.wire.poll_shutdown(cx)

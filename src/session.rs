@@ -13,7 +13,7 @@ use crate::limits::deadlines::Deadlines;
 use crate::limits::meter::{Meter, Rates, Traffic};
 use crate::logging::{Ended, session_ended};
 use crate::metrics::ServiceLabel;
-use crate::outbox::ending::linger;
+use crate::outbox::ending::{Awaits, linger};
 use crate::outbox::wire::Wire;
 use crate::rooms::Rooms;
 use crate::shard::{Seat, Shard};
@@ -190,10 +190,10 @@ fn expiry(around: &Surroundings, route: &Route, identity: &Identity) -> Option<I
 
 /// Says goodbye as the close wants it, and ends the connection.
 async fn end(shard: &Shard, seat: &Seat, close: &Close) {
-    let peer_is_done = close.by == By::Client;
-    if close.number.is_some() {
+    if let Some(code) = close.number {
         seat.handle.peer.borrow_mut().push(frame(Opcode::Close, &close.payload()));
-        linger(&seat.handle.peer, &shard.scratch, peer_is_done).await;
+        let awaits = if close.by == By::Client { Awaits::Nothing } else { Awaits::Answer(code) };
+        linger(&seat.handle.peer, &shard.scratch, awaits).await;
     }
 }
 

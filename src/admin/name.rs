@@ -1,6 +1,7 @@
 //! Names that calls carry: of rooms, clients and namespaces, percent-encoded where they stand in a path.
 use super::answer::Fault;
 use crate::config::Namespace;
+use crate::identity::{CLIENT_BYTES_MAX, is_client};
 use crate::rooms::protocol::{NAME_MAX, is_room_name};
 use std::sync::Arc;
 
@@ -49,10 +50,10 @@ pub(super) fn room(name: &str, what: &str) -> Result<(), Fault> {
 
 /// Refuses what is no name of a client; `what` tells which.
 pub(super) fn client(name: &str, what: &str) -> Result<(), Fault> {
-    if (1..=NAME_MAX).contains(&name.len()) && !name.contains(char::is_control) {
+    if is_client(name) {
         return Ok(());
     }
-    Err(Fault::bad(format!("{what} must be 1 to {NAME_MAX} bytes without control characters")))
+    Err(Fault::bad(format!("{what} must be 1 to {CLIENT_BYTES_MAX} bytes without control characters")))
 }
 
 /// The namespace of this name among those of the configuration. Without a name: the one that is called "default",

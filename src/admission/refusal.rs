@@ -26,8 +26,9 @@ pub struct Refusal {
     pub code: Code,
     /// When it may be tried again.
     pub retry_after: Option<Duration>,
-    closing: Option<Accept>,
-    allow: &'static str,
+    closing: Option<Box<Accept>>,
+    /// Ordinary requests are served here.
+    ordinary: bool,
     last: bool,
 }
 
@@ -38,6 +39,9 @@ struct Accept {
     protocol: Option<HeaderValue>,
 }
 
+/// The methods of ordinary requests.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
 /// How long a client that found no place is asked to wait.
 const WAIT: Duration = Duration::from_secs(1);
 
@@ -45,7 +49,7 @@ impl Refusal {
     /// By status alone.
     pub fn plain(status: StatusCode, reason: Refused, message: &'static str) -> Refusal {
         let code = Code::InvalidFormat;
-        Refusal { status, reason, message, code, retry_after: None, closing: None, allow: "GET", last: false }
+        Refusal { status, reason, message, code, retry_after: None, closing: None, ordinary: false, last: false }
     }
 
     /// No route.
@@ -84,7 +88,7 @@ impl Refusal {
     /// By a code, as the route's `on_reject` says.
     pub fn closing(code: Code, reason: Refused, route: &Route, upgrade: &Upgrade) -> Refusal {
         let closing = (route.auth.on_reject == OnReject::Close)
-            .then(|| Accept { accept: upgrade.accept.clone(), protocol: upgrade.any_protocol() });
+            .then(|| Box::new(Accept { accept: upgrade.accept.clone(), protocol: upgrade.any_protocol() }));
         Refusal { closing, ..Refusal::by_status(code, reason) }
     }
 
@@ -100,9 +104,9 @@ impl Refusal {
         Refusal { last: true, ..self }
     }
 
-    /// With the methods that are served (RFC 9110, section 10.2.1).
-    pub fn allow(self, allow: &'static str) -> Refusal {
-        Refusal { allow, ..self }
+    /// Where ordinary requests are served, so that `Allow` names their methods (RFC 9110, section 10.2.1).
+    pub fn ordinary(self) -> Refusal {
+        Refusal { ordinary: true, ..self }
     }
 
     /// With another status, where it is refused by one.
@@ -155,7 +159,7 @@ impl Refusal {
                 headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             }
             StatusCode::METHOD_NOT_ALLOWED => {
-                headers.insert(ALLOW, HeaderValue::from_static(self.allow));
+                headers.insert(ALLOW, HeaderValue::from_static(if self.ordinary { METHODS } else { "GET" }));
             }
             _ => (),
         }

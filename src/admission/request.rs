@@ -9,9 +9,6 @@ use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use smallvec::SmallVec;
 
-/// What is served by ordinary requests, for `Allow`.
-const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
-
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Refuses what is passed on by no proxy: tunnels, echoes of the request, and bodies in a coding that the next parser
@@ -33,7 +30,7 @@ pub(super) fn check(head: &Parts) -> Result<(), Refusal> {
 /// The refusal of a method.
 pub(super) fn not_served() -> Refusal {
     let message = "this method is not served";
-    Refusal::plain(StatusCode::METHOD_NOT_ALLOWED, Refused::Method, message).allow(METHODS)
+    Refusal::plain(StatusCode::METHOD_NOT_ALLOWED, Refused::Method, message).ordinary()
 }
 
 /// Whether a browser asks what a page of another origin may do: it sends no credentials then (Fetch, section 4.8).

@@ -7,14 +7,18 @@ pub fn find<'a>(routes: &'a [Arc<Route>], host: &str, path: &str) -> Option<&'a 
     let name = without_port(host);
     routes.iter().find(|route| {
         let host_fits = route.host.as_deref().is_none_or(|h| h.eq_ignore_ascii_case(name));
-        host_fits && path_fits(&route.path, path)
+        host_fits && path_fits(&route.path, path, route.strip_prefix)
     })
 }
 
-fn path_fits(pattern: &PathPattern, path: &str) -> bool {
+fn path_fits(pattern: &PathPattern, path: &str, strips: bool) -> bool {
     match pattern {
         PathPattern::Exact(exact) => exact == path,
-        PathPattern::Below { prefix, .. } => path.starts_with(prefix.as_str()) && !climbs(path),
+        PathPattern::Below { prefix, .. } => match path.strip_prefix(prefix.as_str()) {
+            // A backend that gets `//name/` may take `name` for a host, in a redirect or a URL.
+            Some(rest) => !(rest.starts_with('/') && (strips || prefix == "/")) && !climbs(path),
+            None => false,
+        },
     }
 }
 
@@ -59,10 +63,20 @@ mod tests {
             ("/live/%2e.;x=y/admin", false),
             ("/live/a;b=../c", true),
         ] {
-            assert_eq!(path_fits(&below, path), fits, "{path}");
+            assert_eq!(path_fits(&below, path, false), fits, "{path}");
         }
-        assert!(path_fits(&PathPattern::Exact("/ws".into()), "/ws"));
-        assert!(!path_fits(&PathPattern::Exact("/ws".into()), "/ws/"));
+        assert!(path_fits(&PathPattern::Exact("/ws".into()), "/ws", false));
+        assert!(!path_fits(&PathPattern::Exact("/ws".into()), "/ws/", false));
+    }
+
+    #[test]
+    fn no_backend_gets_a_path_that_looks_like_a_host() {
+        let below = |prefix: &str| PathPattern::Below { prefix: prefix.into(), written: format!("{prefix}*") };
+        assert!(path_fits(&below("/live/"), "/live//evil.test/", false));
+        assert!(!path_fits(&below("/live/"), "/live//evil.test/", true));
+        assert!(path_fits(&below("/live/"), "/live/x//y", true));
+        assert!(!path_fits(&below("/"), "//evil.test/", false));
+        assert!(path_fits(&below("/"), "/", false));
     }
 
     #[test]

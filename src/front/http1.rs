@@ -1,6 +1,7 @@
 //! HTTP/1.1: hyper reads one request head after another, until one is let in and the connection is a session's.
 mod framing;
 mod guard;
+mod interim;
 
 use super::answer::{Answer, Switch};
 use super::leftover::Leftover;
@@ -9,6 +10,7 @@ use super::{Body, Front};
 use crate::admission::{Entrance, upgrade};
 use crate::metrics::Handshake;
 use crate::outbox::wire::Stream;
+use crate::upstream::Hints;
 use guard::Guard;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
@@ -16,8 +18,9 @@ use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use interim::{Between, Interim};
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::pin::pin;
@@ -32,13 +35,16 @@ const HEAD_MAX: usize = 16 * 1024;
 pub(super) async fn serve(front: Rc<Front>, stream: Stream, entrance: Rc<Entrance>, head_timeout: Duration) {
     // The first request, or the lack of one, has an outcome; later ones where they come.
     let owed = Rc::new(Cell::new(true));
+    let interim = Interim::default();
+    let stream = Patient::new(Between::new(Guard::new(stream), interim.clone()));
     let service = service_fn({
         let (front, owed) = (front.clone(), owed.clone());
         move |request| {
             owed.set(true);
             let (front, entrance, owed) = (front.clone(), entrance.clone(), owed.clone());
+            let interim = interim.clone();
             async move {
-                let answer = answer(front, entrance, request).await;
+                let answer = answer(front, entrance, request, interim).await;
                 owed.set(false);
                 Ok::<_, Infallible>(answer)
             }
@@ -48,7 +54,7 @@ pub(super) async fn serve(front: Rc<Front>, stream: Stream, entrance: Rc<Entranc
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
         .max_buf_size(HEAD_MAX)
-        .serve_connection(TokioIo::new(Patient::new(Guard::new(stream))), service)
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let _opens = front.opening.enter();
     let mut connection = pin!(connection);
@@ -71,12 +77,30 @@ pub(super) async fn serve(front: Rc<Front>, stream: Stream, entrance: Rc<Entranc
     }
 }
 
-async fn answer(front: Rc<Front>, entrance: Rc<Entrance>, mut request: Request<Incoming>) -> Response<Body> {
+async fn answer(
+    front: Rc<Front>,
+    entrance: Rc<Entrance>,
+    mut request: Request<Incoming>,
+    interim: Interim,
+) -> Response<Body> {
     let upgrade = hyper::upgrade::on(&mut request);
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let switches = switches(&head);
+    let hints = Hints::default();
+    if head.version == Version::HTTP_11 {
+        head.extensions.insert(hints.clone());
+    }
     let body = Body::Asked(Leftover::new(&head, body));
-    match front.answer(&entrance, head, body).await {
+    let mut answer = pin!(front.answer(&entrance, head, body));
+    let answer = loop {
+        tokio::select! {
+            biased;
+            // Before the answer, which may have come right behind it.
+            told = hints.next() => told.iter().for_each(|hint| interim.send(hint)),
+            answer = &mut answer => break answer,
+        }
+    };
+    match answer {
         Answer::Whole(mut response) => {
             if switches {
                 response.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
@@ -114,7 +138,7 @@ fn accept(switch: Switch, upgrade: OnUpgrade) -> Response<Body> {
 async fn upgraded(upgrade: OnUpgrade) -> Option<(Stream, Vec<u8>)> {
     // The client has gone before the 101 was out.
     let upgraded = upgrade.await.ok()?;
-    let parts = upgraded.downcast::<TokioIo<Patient<Guard<Stream>>>>().ok()?;
+    let parts = upgraded.downcast::<TokioIo<Patient<Between<Guard<Stream>>>>>().ok()?;
     // Copied: what `Bytes` turns into would keep the whole buffer of the head, also for no byte of it.
-    Some((parts.io.into_inner().into_inner().into_inner(), parts.read_buf.to_vec()))
+    Some((parts.io.into_inner().into_inner().into_inner().into_inner(), parts.read_buf.to_vec()))
 }

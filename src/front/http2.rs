@@ -8,15 +8,15 @@ mod send;
 
 pub use received::Received;
 
-use super::patient::Patient;
+use super::patient::{Patient, STUCK_MAX};
 use super::{Front, Opens};
 use crate::admission::Entrance;
 use crate::metrics::{Handshake, Refused};
-use crate::outbox::wire::{STREAM_BACKLOG, Stream};
+use crate::outbox::wire::STREAM_BACKLOG;
 use bytes::Bytes;
 use guard::Guard;
-use h2::Reason;
 use h2::server::{Builder, Connection, SendResponse};
+use h2::{Reason, RecvStream};
 use hyper::Request;
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -46,7 +46,10 @@ const LEAVE: Duration = Duration::from_secs(1);
 
 /// Serves the requests of one connection. The first SETTINGS, and every header block, must be there within
 /// `head_timeout`.
-pub(super) async fn serve(front: Rc<Front>, stream: Stream, entrance: Rc<Entrance>, head_timeout: Duration) {
+pub(super) async fn serve<S>(front: Rc<Front>, stream: S, entrance: Rc<Entrance>, head_timeout: Duration)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let (guard, flooded) = Guard::new(Patient::new(stream), head_timeout);
     let connection = match timeout(head_timeout, settings().handshake(guard)).await {
         Ok(Ok(connection)) => connection,
@@ -55,7 +58,9 @@ pub(super) async fn serve(front: Rc<Front>, stream: Stream, entrance: Rc<Entranc
     };
     let opens = front.opening.enter();
     let stopped = Some(Box::pin(front.opening.stopped()) as Pin<Box<dyn Future<Output = ()>>>);
-    Served { front, connection, entrance, flooded, stopped, ending: false, idle: None, _opens: opens }.run().await;
+    Served { front, connection, entrance, flooded, stopped, owed: true, ending: false, idle: None, _opens: opens }
+        .run()
+        .await;
 }
 
 fn settings() -> Builder {
@@ -82,6 +87,8 @@ struct Served<S> {
     flooded: Rc<Cell<bool>>,
     /// Ready when the gateway stops; taken then.
     stopped: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    /// No request has come: the lack of one has an outcome.
+    owed: bool,
     /// A GOAWAY was sent.
     ending: bool,
     /// Runs while nobody uses the connection.
@@ -91,7 +98,6 @@ struct Served<S> {
 
 /// What a connection has to do.
 enum Event {
-    Request(Request<h2::RecvStream>, SendResponse<Bytes>),
     Ended(Result<(), h2::Error>),
     Flooded,
     Stop,
@@ -100,14 +106,8 @@ enum Event {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Served<S> {
     async fn run(mut self) {
-        // The first request has an outcome, or the lack of one.
-        let mut owed = true;
         loop {
             match poll_fn(|cx| self.poll_event(cx)).await {
-                Event::Request(request, respond) => {
-                    owed = false;
-                    spawn_local(exchange::run(self.front.clone(), self.entrance.clone(), request, respond));
-                }
                 Event::Flooded => {
                     self.front.around.shard.metrics().refused(Refused::Flood);
                     self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
@@ -125,7 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Served<S> {
                     {
                         metrics.refused(Refused::Flood);
                     }
-                    if owed {
+                    if self.owed {
                         metrics.handshake(ended.map_or_else(|error| outcome(&error), |()| Handshake::Disconnected));
                     }
                     return;
@@ -134,12 +134,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Served<S> {
         }
     }
 
+    fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        self.owed = false;
+        spawn_local(exchange::run(self.front.clone(), self.entrance.clone(), request, respond));
+    }
+
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        match self.connection.poll_accept(cx) {
-            Poll::Ready(Some(Ok((request, respond)))) => return Poll::Ready(Event::Request(request, respond)),
-            Poll::Ready(Some(Err(error))) => return Poll::Ready(Event::Ended(Err(error))),
-            Poll::Ready(None) => return Poll::Ready(Event::Ended(Ok(()))),
-            Poll::Pending => (),
+        while let Poll::Ready(accepted) = self.connection.poll_accept(cx) {
+            match accepted {
+                Some(Ok((request, respond))) => self.begin(request, respond),
+                Some(Err(error)) => return Poll::Ready(Event::Ended(Err(error))),
+                None => return Poll::Ready(Event::Ended(Ok(()))),
+            }
         }
         if self.flooded.replace(false) {
             return Poll::Ready(Event::Flooded);
@@ -152,7 +158,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Served<S> {
             self.idle = None;
             return Poll::Pending;
         }
-        let wait = if self.ending { LEAVE } else { IDLE };
+        let wait = match (self.ending, self.connection.has_streams()) {
+            (false, _) => IDLE,
+            // The end of an answer is still on its way.
+            (true, true) => STUCK_MAX,
+            (true, false) => LEAVE,
+        };
         let idle = self.idle.get_or_insert_with(|| Box::pin(sleep(wait)));
         idle.as_mut().poll(cx).map(|()| {
             self.idle = None;
@@ -171,3 +182,6 @@ fn outcome(error: &h2::Error) -> Handshake {
         None => Handshake::Disconnected,
     }
 }
+
+#[cfg(test)]
+mod tests;

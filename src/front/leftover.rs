@@ -54,7 +54,8 @@ impl Body for Leftover {
 impl Drop for Leftover {
     fn drop(&mut self) {
         if let Some(body) = self.body.take().filter(|body| !self.waits && !body.is_end_stream()) {
-            spawn_local(timeout(TIME_MAX, discard(body)));
+            // The timer is made when the task runs, which it does not where the shard itself has ended.
+            spawn_local(async { timeout(TIME_MAX, discard(body)).await });
         }
     }
 }

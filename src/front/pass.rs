@@ -6,7 +6,8 @@ use crate::admission::{Passed, Permits};
 use crate::close::Code;
 use crate::metrics::{Handshake, Refused};
 use crate::shard::Shard;
-use crate::upstream::{Download, Ordinary, Unanswered};
+use crate::upstream::{Download, Hints, Ordinary, Unanswered};
+use hyper::StatusCode;
 use hyper::http::request::Parts;
 use std::rc::Rc;
 
@@ -24,14 +25,23 @@ impl Front {
         let counted = Counted::new(self.around.shard.clone());
         let path = self.path(&route, &head.uri);
         let forward = describe(&head, &path, &origin, Some(&identity));
-        let ordinary = Ordinary { method: &head.method, forward, body: Box::pin(body) };
+        let ordinary = Ordinary {
+            method: &head.method,
+            forward,
+            body: Box::pin(body),
+            hints: head.extensions.get::<Hints>().cloned(),
+        };
         let answered = self.lines.send(&self.upstreams, upstream, ordinary).await;
         let answer = match answered {
             Ok(answer) => answer
                 .map(|download| Body::Passed(Box::new(Passing { download, _permits: permits, _counted: counted }))),
             Err(Unanswered { status, reason }) => {
-                tracing::warn!(target: "wsgate::upstream", route = route.name(), %reason, "no answer");
-                let refusal = Refusal::by_status(Code::UpstreamUnavailable, Refused::Upstream).status(status);
+                let refusal = if status == StatusCode::BAD_REQUEST {
+                    Refusal::plain(status, Refused::Malformed, "the body breaks off, or breaks the grammar")
+                } else {
+                    tracing::warn!(target: "wsgate::upstream", route = route.name(), %reason, "no answer");
+                    Refusal::by_status(Code::UpstreamUnavailable, Refused::Upstream).status(status)
+                };
                 self.around.shard.metrics().refused(refusal.reason);
                 refusal.response().map(Body::Full)
             }

@@ -108,3 +108,14 @@ fn a_second_call_is_an_error_and_no_panic() {
     assert!(first.is_ok());
     assert_eq!(init(&server).err(), Some(Error::Already));
 }
+
+#[test]
+fn h2_does_not_say_what_clients_send() {
+    for filter in ["debug", "trace", "h2=trace", "info,h2::server=debug"] {
+        let text = logged(LogFormat::Text, false, filter, || {
+            tracing::debug!(target: "h2::server", "malformed headers: malformed path");
+            tracing::debug!(target: "h2", "a token");
+        });
+        assert_eq!(text, "", "{filter}");
+    }
+}

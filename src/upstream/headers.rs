@@ -12,6 +12,7 @@ use std::net::IpAddr;
 /// added.
 pub(super) fn for_backend(forward: &Forward<'_>, host: HeaderValue, rules: &HeaderRules) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(forward.headers.len() + 12);
+    headers.insert(header::HOST, host);
     for (name, value) in forward.headers {
         if !is_ours(name) {
             headers.append(name, value.clone());
@@ -26,7 +27,6 @@ pub(super) fn for_backend(forward: &Forward<'_>, host: HeaderValue, rules: &Head
     for (name, value) in &rules.set {
         headers.insert(name, value.clone());
     }
-    headers.entry(header::HOST).or_insert(host);
     headers
 }
 

@@ -1,10 +1,12 @@
 //! Ordinary requests to backends: one request at a time on a connection, which is kept for the next; bodies are streams.
 mod download;
 mod exchange;
+mod hints;
 mod line;
 mod upload;
 
 pub use download::Download;
+pub use hints::Hints;
 pub use line::Lines;
 
 use super::handshake::Forward;
@@ -22,7 +24,6 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio::time::sleep;
 use upload::Upload;
 
@@ -43,12 +44,14 @@ pub struct Ordinary<'a> {
     pub forward: Forward<'a>,
     /// The body.
     pub body: Source,
+    /// Where informational answers go, where the client can be sent them.
+    pub hints: Option<Hints>,
 }
 
 /// Why there is no answer that could be passed on.
 #[derive(Debug)]
 pub struct Unanswered {
-    /// 502: refused, or a bad answer; 503: no server; 504: no connection, or no answer in time.
+    /// 400: the request's body cannot be read to its end; 502: refused, or a bad answer; 503: no server; 504: no connection, or no answer in time.
     pub status: StatusCode,
     /// Why, for the log: names of servers and errors, nothing of the client's.
     pub reason: String,
@@ -86,7 +89,7 @@ impl Lines {
         upstream: usize,
         ordinary: Ordinary<'_>,
     ) -> Result<Response<Download>, Unanswered> {
-        let Ordinary { method, forward, body } = ordinary;
+        let Ordinary { method, forward, body, hints } = ordinary;
         let configured = upstreams.configured(upstream);
         let exchange = Exchange::new(configured.response_timeout, configured.idle_timeout);
         let affinity = Affinity { client: forward.client_id, ip: forward.client_ip };
@@ -98,6 +101,7 @@ impl Lines {
         for server in upstreams.candidates(upstream, affinity) {
             let Some(body) = upload.take() else { break };
             let mut request = request(&server, method, &forward, body).map_err(|e| Unanswered::bad(&server, e))?;
+            listen(&mut request, &exchange, hints.clone());
             if let Some(line) = self.take(&server) {
                 match self.exchange(line, &exchange, request).await {
                     Sent::Answered(answer) => return Ok(answer),
@@ -127,19 +131,8 @@ impl Lines {
     }
 
     /// One request on one connection, up to the head of its answer.
-    async fn exchange(self: &Rc<Self>, mut line: Line, exchange: &Rc<Exchange>, mut request: Request<Upload>) -> Sent {
+    async fn exchange(self: &Rc<Self>, mut line: Line, exchange: &Rc<Exchange>, request: Request<Upload>) -> Sent {
         let lease = Lease::new(line.server.clone());
-        let held = request.headers().contains_key(header::EXPECT);
-        let continues = Arc::new(Notify::new());
-        if held {
-            exchange.hold();
-            let continues = continues.clone();
-            hyper::ext::on_informational(&mut request, move |answer| {
-                if answer.status() == StatusCode::CONTINUE {
-                    continues.notify_one();
-                }
-            });
-        }
         exchange.touch();
         let mut quiet = Quiet::new(exchange.clone());
         let mut waited = pin!(sleep(CONTINUE_WAIT));
@@ -149,13 +142,17 @@ impl Lines {
                 tokio::select! {
                     biased;
                     answered = &mut answer => break answered,
-                    () = continues.notified(), if exchange.is_held() => exchange.release(),
+                    () = exchange.continues.notified(), if exchange.is_held() => exchange.release(),
                     () = &mut waited, if exchange.is_held() => exchange.release(),
                     () = quiet.expired() => return Sent::Failed(late(&line.server)),
                 }
             }
         };
         match answered {
+            Err(_) if exchange.is_torn() => Sent::Failed(Unanswered {
+                status: StatusCode::BAD_REQUEST,
+                reason: "the request's body breaks off, or breaks the grammar".to_owned(),
+            }),
             Err(mut error) => match error.take_message() {
                 Some(request) => Sent::Unsent(Box::new(request)),
                 None if exchange.has_expired() => Sent::Failed(late(&line.server)),
@@ -172,6 +169,27 @@ impl Lines {
             },
         }
     }
+}
+
+/// Hears what the backend says before its answer, where that matters to anybody; a body that must be asked for is held.
+fn listen(request: &mut Request<Upload>, exchange: &Exchange, hints: Option<Hints>) {
+    if request.headers().contains_key(header::EXPECT) {
+        exchange.hold();
+    } else if hints.is_none() {
+        return;
+    }
+    let continues = exchange.continues.clone();
+    hyper::ext::on_informational(request, move |answer| match (answer.status(), &hints) {
+        (StatusCode::CONTINUE, _) => continues.notify_one(),
+        (_, None) => (),
+        (status, Some(hints)) => {
+            let mut hint = Response::new(());
+            *hint.status_mut() = status;
+            *hint.headers_mut() = answer.headers().clone();
+            headers::for_client(hint.headers_mut(), answer.version());
+            hints.tell(hint);
+        }
+    });
 }
 
 async fn connect(server: &Arc<Server>, proxied: Option<Proxied>) -> Result<Line, Unanswered> {
@@ -259,3 +277,6 @@ impl std::fmt::Display for Chain<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,8 +62,8 @@ async fn it_shows_why_an_origin_was_refused() {
 async fn its_pages_meet_in_a_room() {
     let Some(backend) = Backend::httpd().await else { return };
     // The page itself is for everyone.
-    let page = format!("{ROOMS}{}", APP.replace("upstream", "auth = { required = false }\nupstream"));
-    let gateway = gateway(&backend, TLS, SECRET_AUTH, &page).await;
+    let page = "[[route]]\npath = \"/\"\nservice = \"proxy\"\nupstream = \"app\"\nauth = { required = false }\n";
+    let gateway = gateway(&backend, TLS, SECRET_AUTH, &format!("{ROOMS}{page}")).await;
     let tokens = format!("{},{}", good("one"), good("two"));
     let Some(result) = chromium(&gateway, &["rooms"], &[("WSGATE_TEST_TOKENS", &tokens)]).await else { return };
     assert_eq!(result["protocol"], "rooms.v1", "{result}");

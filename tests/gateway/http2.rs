@@ -254,6 +254,7 @@ async fn http2_is_offered_where_the_listener_has_it() {
     // Without TLS there is no way to agree on it.
     let mut plain = RawWs::over(tokio::net::TcpStream::connect(gateway.address(1)).await.unwrap());
     plain.send(h2raw::PREFACE).await;
+    assert_eq!(plain.read_head().await.status, 400);
     plain.expect_end().await;
 }
 

@@ -246,7 +246,14 @@ async fn a_stream_of_events_does_not_hold_up_the_end() {
     let (mut server, _) = origin.asked().await;
     server.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
     client.read_head().await;
+    // Nor does a request whose body never ends.
+    let mut sends = gateway.raw().await;
+    sends.send(head("POST /live/x", "Content-Length: 100\r\n") + "abc").await;
+    let (mut taking, _) = origin.asked().await;
+    assert_eq!(taking.take(3).await, b"abc");
     assert!(gateway.stop().await.success());
     assert_eq!(client.read_to_end().await, "");
-    assert!(!gateway.log().contains("in time"), "{}", gateway.log());
+    assert_eq!(sends.read_to_end().await, "");
+    let log = gateway.log();
+    assert!(!log.contains("in time") && !log.contains("panicked"), "{log}");
 }

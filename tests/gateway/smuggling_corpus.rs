@@ -118,7 +118,7 @@ async fn converse(case: &Case, raw: &mut RawWs) -> String {
 /// Notes the status of the next answer; false where none comes.
 async fn answer(raw: &mut RawWs, seen: &mut Vec<String>) -> bool {
     let Some(head) = raw.try_read_head().await else { return false };
-    if head.status != 101 {
+    if ![101, 204].contains(&head.status) {
         raw.read_body(&head).await;
     }
     seen.push(head.status.to_string());

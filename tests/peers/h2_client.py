@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.events import ConnectionTerminated, DataReceived, RemoteSettingsChanged, ResponseReceived, StreamEnded, StreamReset
+from h2.events import DataReceived, RemoteSettingsChanged, ResponseReceived, StreamEnded, StreamReset
 from h2.settings import SettingCodes
+from hyperframe.frame import GoAwayFrame
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
@@ -38,6 +39,8 @@ class Session:
             client_side=True, header_encoding="utf-8", validate_outbound_headers=False, normalize_outbound_headers=False
         )
         self.h2 = H2Connection(config)
+        # h2 takes each GOAWAY for the end of the connection; one without an error lets streams go on (RFC 9113, 6.8).
+        self.h2._frame_dispatch_table[GoAwayFrame] = self.leave
         self.h2.initiate_connection()
         self.streams, self.goaway, self.settled = {}, None, False
         self.flush()
@@ -57,8 +60,6 @@ class Session:
             stream = self.streams.get(getattr(event, "stream_id", None))
             if isinstance(event, RemoteSettingsChanged):
                 self.settled = True
-            elif isinstance(event, ConnectionTerminated):
-                self.goaway = ErrorCodes(event.error_code).name
             elif stream is None:
                 pass
             elif isinstance(event, ResponseReceived):
@@ -70,6 +71,10 @@ class Session:
             elif isinstance(event, StreamReset):
                 stream.reset = ErrorCodes(event.error_code).name
         self.flush()
+
+    def leave(self, frame):
+        self.goaway = ErrorCodes(frame.error_code).name
+        return [], []
 
     def open(self, headers, end_stream=False):
         """A stream with exactly these headers."""
@@ -153,15 +158,20 @@ class Stream:
         assert self.next() == data, "what came back differs"
 
     def close(self, code, reason):
-        """The code that comes back; the stream has to end behind it, and in order."""
+        """The code that comes back, behind which the stream has to end."""
         self.send(CloseConnection(code=code, reason=reason))
         answer = self.next()
-        self.session.h2.end_stream(self.number)
-        self.session.flush()
+        self.end()
+        return answer.code
+
+    def end(self):
+        """Ends this side, unless it is told that no more is wanted (RFC 9113, section 8.1), and waits for the other."""
+        if self.reset is None:
+            self.session.h2.end_stream(self.number)
+            self.session.flush()
         while not self.ended and self.reset is None:
             self.session.pump()
-        assert self.ended, self.reset
-        return answer.code
+        assert self.ended and self.reset in (None, "NO_ERROR"), self.reset
 
 
 def connect(path=PATH):
@@ -211,6 +221,8 @@ def closed():
     if stream.headers[":status"] != "200":
         return {"status": int(stream.headers[":status"])}
     event = stream.next()
+    stream.send(event.response())
+    stream.end()
     return {"status": 200, "code": event.code, "reason": event.reason}
 
 
@@ -324,7 +336,7 @@ def malformed():
         bad = session.open(headers)
         try:
             bad.answered()
-            outcomes[name] = f"reset {bad.reset}" if bad.reset else f"status {bad.headers[':status']}"
+            outcomes[name] = f"status {bad.headers[':status']}" if bad.headers else f"reset {bad.reset}"
             good.echo(name)
         except (EOFError, OSError, AssertionError) as ended:
             outcomes[name] = f"the connection: {session.goaway or ended}"

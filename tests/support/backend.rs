@@ -6,9 +6,11 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, Lines};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 /// A kind of program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +123,7 @@ impl Backend {
 
 /// A backend that keeps every byte it received, and answers a request head as it is told to.
 pub struct Recorder {
+    /// 0 where it listens on no port.
     pub port: u16,
     received: Received,
     task: tokio::task::JoinHandle<()>,
@@ -135,19 +138,52 @@ impl Recorder {
     /// Answers every request of a connection with what `answer` makes of its head, up to a 101, and goes on
     /// recording.
     pub async fn start(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Recorder {
-        let answer: Answers = Arc::new(answer);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let received = Received::default();
+        Recorder::accept(answer, |tcp| async { Some(tcp) }).await
+    }
+
+    /// The same behind TLS; what is received is what was encrypted.
+    pub async fn tls(config: ServerConfig, answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Recorder {
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Recorder::accept(answer, move |tcp| {
+            let acceptor = acceptor.clone();
+            async move { acceptor.accept(tcp).await.ok() }
+        })
+        .await
+    }
+
+    /// The same on a Unix socket.
+    pub fn unix(path: &Path, answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Recorder {
+        let listener = UnixListener::bind(path).unwrap();
+        let (received, answer) = (Received::default(), Arc::new(answer));
         let all = received.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let number = {
-                    let mut all = all.lock().unwrap();
-                    all.push(Vec::new());
-                    all.len() - 1
-                };
-                tokio::spawn(record(stream, answer.clone(), all.clone(), number));
+                tokio::spawn(record(stream, answer.clone(), all.clone(), begin(&all)));
+            }
+        });
+        Recorder { port: 0, received, task }
+    }
+
+    async fn accept<S, F>(
+        answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static,
+        upgrade: impl Fn(TcpStream) -> F + Clone + Send + Sync + 'static,
+    ) -> Recorder
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        F: Future<Output = Option<S>> + Send,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (received, answer) = (Received::default(), Arc::new(answer));
+        let all = received.clone();
+        let task = tokio::spawn(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                let (all, answer, upgrade, number) = (all.clone(), answer.clone(), upgrade.clone(), begin(&all));
+                tokio::spawn(async move {
+                    if let Some(stream) = upgrade(tcp).await {
+                        record(stream, answer, all, number).await;
+                    }
+                });
             }
         });
         Recorder { port, received, task }
@@ -162,6 +198,18 @@ impl Recorder {
     pub fn bytes(&self) -> Vec<Vec<u8>> {
         self.received.lock().unwrap().clone()
     }
+
+    /// How many connections have sent a request for a path that begins so.
+    pub fn requests(&self, path: &str) -> usize {
+        let wanted = format!("GET {path}");
+        self.received().iter().filter(|sent| sent.contains(&wanted)).count()
+    }
+}
+
+fn begin(all: &Received) -> usize {
+    let mut all = all.lock().unwrap();
+    all.push(Vec::new());
+    all.len() - 1
 }
 
 impl Drop for Recorder {
@@ -187,13 +235,19 @@ pub fn accept_key(head: &str) -> String {
     tungstenite::handshake::derive_accept_key(key.map_or("", |(_, key)| key.trim()).as_bytes())
 }
 
-async fn record(mut stream: TcpStream, answer: Answers, all: Received, number: usize) {
+async fn record(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: Answers, all: Received, number: usize) {
     let mut chunk = [0; 4096];
     let (mut answered, mut switched) = (0, false);
     while let Ok(Ok(n @ 1..)) = tokio::time::timeout(DEADLINE, stream.read(&mut chunk)).await {
         all.lock().unwrap()[number].extend_from_slice(&chunk[..n]);
         while !switched {
-            let whole = Message::first_of(&all.lock().unwrap()[number][answered..]);
+            let whole = {
+                let received = &all.lock().unwrap()[number];
+                if answered == 0 {
+                    answered = proxy_header(received);
+                }
+                received.get(answered..).and_then(Message::first_of)
+            };
             let Some((message, length)) = whole else { break };
             answered += length;
             let answer = answer(&message.head);
@@ -203,6 +257,14 @@ async fn record(mut stream: TcpStream, answer: Answers, all: Received, number: u
             }
         }
     }
+}
+
+/// The length of the PROXY header, version 2, that a connection begins with, 0 for none.
+fn proxy_header(received: &[u8]) -> usize {
+    if received.len() < 16 || !received.starts_with(b"\r\n\r\n\0\r\nQUIT\n") {
+        return 0;
+    }
+    16 + usize::from(u16::from_be_bytes([received[14], received[15]]))
 }
 
 /// A port of this machine on which nobody listens.

@@ -204,7 +204,7 @@ impl Gateway {
 
     /// Standard error so far.
     pub fn log(&self) -> String {
-        self.log.lines.lock().unwrap().join("\n")
+        self.log.text()
     }
 
     /// Standard output so far.
@@ -274,6 +274,11 @@ impl Log {
         log
     }
 
+    /// All lines; nothing is locked any more when they are printed by a panic.
+    fn text(&self) -> String {
+        self.lines.lock().unwrap().join("\n")
+    }
+
     /// What `find` makes of the lines, as soon as it makes something of them.
     async fn wait<T>(&self, find: impl Fn(&[String]) -> Option<T>) -> T {
         let mut grown = self.grown.clone();
@@ -290,8 +295,8 @@ impl Log {
         });
         match found.await {
             Ok(Some(found)) => found,
-            Ok(None) => panic!("the gateway ended; its log:\n{}", self.lines.lock().unwrap().join("\n")),
-            Err(_) => panic!("no such line; the gateway's log:\n{}", self.lines.lock().unwrap().join("\n")),
+            Ok(None) => panic!("the gateway ended; its log:\n{}", self.text()),
+            Err(_) => panic!("no such line; the gateway's log:\n{}", self.text()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A client of HTTP/2 over TLS: h2, and tokio-tungstenite on its streams.
 use super::{Client, Gateway, tls, within};
 use bytes::{Buf, Bytes};
-use h2::client::{self, SendRequest};
+use h2::client::{self, ResponseFuture, SendRequest};
 use h2::ext::Protocol;
 use h2::{Reason, RecvStream, SendStream};
 use std::io;
@@ -45,6 +45,13 @@ pub fn connect(path: &str, headers: &[(&str, &str)]) -> Request<()> {
     headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).body(()).unwrap()
 }
 
+/// The next piece of a body; `None` at its end.
+pub async fn take(from: &mut RecvStream) -> Result<Option<Bytes>, h2::Error> {
+    let Some(data) = within(from.data()).await.transpose()? else { return Ok(None) };
+    from.flow_control().release_capacity(data.len())?;
+    Ok(Some(data))
+}
+
 impl Http2 {
     /// A connection to the first listener, whose settings allow extended CONNECT.
     pub async fn connect(gateway: &Gateway) -> Http2 {
@@ -64,14 +71,22 @@ impl Http2 {
         Http2 { requests, ended }
     }
 
+    /// Sends a request head; the answer to come, and the way to send more.
+    pub async fn begin(
+        &mut self,
+        request: Request<()>,
+        end: bool,
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+        within(self.requests.clone().ready()).await?.send_request(request, end)
+    }
+
     /// Sends a request head; the answer's head, and the way to send more.
     pub async fn send(
         &mut self,
         request: Request<()>,
         end: bool,
     ) -> Result<(Response<RecvStream>, SendStream<Bytes>), h2::Error> {
-        let mut requests = within(self.requests.clone().ready()).await?;
-        let (response, to) = requests.send_request(request, end)?;
+        let (response, to) = self.begin(request, end).await?;
         Ok((within(response).await?, to))
     }
 
@@ -80,9 +95,7 @@ impl Http2 {
         let (response, _) = self.send(request, true).await?;
         let (head, mut from) = response.into_parts();
         let mut body = Vec::new();
-        while let Some(data) = within(from.data()).await {
-            let data = data?;
-            from.flow_control().release_capacity(data.len())?;
+        while let Some(data) = take(&mut from).await? {
             body.extend_from_slice(&data);
         }
         Ok((head.status.as_u16(), head.headers, body))

@@ -7,8 +7,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 pub type Stream = tokio_rustls::client::TlsStream<TcpStream>;
 pub type Versions = &'static [&'static SupportedProtocolVersion];
@@ -51,6 +52,31 @@ impl Authority {
     }
 }
 
+/// A server with this pair; where there is an authority, its clients must show a certificate of that.
+pub fn server((certificate, key): &(String, String), clients: Option<&Authority>) -> ServerConfig {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let chain = rustls_pemfile::certs(&mut certificate.as_bytes()).map(Result::unwrap).collect();
+    let key = rustls_pemfile::private_key(&mut key.as_bytes()).unwrap().unwrap();
+    let builder = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(ANY).unwrap();
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(authority) => {
+            let roots = Arc::new(roots(&authority.pem()));
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build().unwrap();
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    builder.with_single_cert(chain, key).unwrap()
+}
+
+fn roots(pem: &str) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    for certificate in rustls_pemfile::certs(&mut pem.as_bytes()) {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    roots
+}
+
 /// A client that trusts the certificates of this PEM text alone.
 pub fn client(roots_pem: &str, versions: Versions) -> Arc<ClientConfig> {
     client_with(roots_pem, versions, None)
@@ -58,12 +84,8 @@ pub fn client(roots_pem: &str, versions: Versions) -> Arc<ClientConfig> {
 
 /// The same, which shows a certificate where it is asked for one.
 pub fn client_with(roots_pem: &str, versions: Versions, own: Option<&(String, String)>) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    for certificate in rustls_pemfile::certs(&mut roots_pem.as_bytes()) {
-        roots.add(certificate.unwrap()).unwrap();
-    }
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-    let builder = builder.with_protocol_versions(versions).unwrap().with_root_certificates(roots);
+    let builder = builder.with_protocol_versions(versions).unwrap().with_root_certificates(roots(roots_pem));
     Arc::new(match own {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {

@@ -4,13 +4,11 @@
 //! verifies signatures, and everything about claims is decided here.
 use super::verify::TokenFault;
 use crate::config::Auth;
-use crate::identity::{Claims, Identity};
+use crate::identity::{Claims, Identity, is_client};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// Longest name of a client, in bytes.
-pub const CLIENT_BYTES_MAX: usize = 128;
 /// Most patterns in one of the lists `rooms` and `publish`.
 pub const PATTERNS_MAX: usize = 256;
 /// Longest pattern, in bytes.
@@ -99,11 +97,6 @@ fn client(claim: &Value) -> Option<Arc<str>> {
         Value::Number(number) if number.is_u64() || number.is_i64() => Some(number.to_string().into()),
         _ => None,
     }
-}
-
-/// Whether the text may name a client.
-pub(super) fn is_client(name: &str) -> bool {
-    (1..=CLIENT_BYTES_MAX).contains(&name.len()) && !name.contains(char::is_control)
 }
 
 /// A list of patterns; `null` is as good as none.

@@ -1,8 +1,9 @@
 //! Making a token, for `wsgate token`.
-use super::claims::{TIME_SECS_MAX, is_client};
+use super::claims::TIME_SECS_MAX;
 use super::verify::TOKEN_BYTES_MAX;
 use super::{LoadError, install_provider, secret};
 use crate::config::{Auth, KeySource};
+use crate::identity::is_client;
 use jsonwebtoken::{AlgorithmFamily, EncodingKey, Header, encode};
 use serde_json::{Map, Value};
 use std::fmt;

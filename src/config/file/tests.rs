@@ -347,7 +347,7 @@ fn secrets_are_not_shown() {
         "[upstream.a]\nservers = [\"http://me:hunter2@host\"]",
         "[upstream.a]\nservers = [\"http://me:hun/hunter2@host\"]",
         "[upstream.a]\nheaders = { set = { Authorization = \"Bearer hunter2\" } }",
-        "[upstream.a]\nheaders = { set = { X-Env = \"hunter2\" } }",
+        "[upstream.a]\nheaders = { set = { X-Env = \"hunter2\" }, remove = [\"Host\"] }",
         "[rooms.hook]\nurl = \"http://me:hunter2@host\"",
         "[rooms.hook]\nsecret = \"hunter2\"",
         "[rooms.hook]\nsecret_env = \"hunter2\"",

@@ -6,6 +6,7 @@ use super::request::{self, Unread};
 use super::send::{self, remove_hop};
 use crate::admission::Entrance;
 use crate::outbox::wire::{Http2, Wire};
+use crate::upstream::Hints;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
@@ -25,7 +26,7 @@ pub(super) async fn run(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
-    let (head, from) = match request::read(request) {
+    let (mut head, from) = match request::read(request) {
         Ok(read) => read,
         Err(Unread::Malformed) => return respond.send_reset(Reason::PROTOCOL_ERROR),
         Err(Unread::Status(status)) => {
@@ -42,10 +43,17 @@ pub(super) async fn run(
         true => (Some(from), Body::empty()),
         false => (None, Body::Http2(Received::new(&head, from, expects.then(|| wanted.clone())))),
     };
+    let hints = Hints::default();
+    head.extensions.insert(hints.clone());
     let mut answer = pin!(front.answer(&entrance, head, body));
     let answer = loop {
         tokio::select! {
             biased;
+            // Before the answer, which may have come right behind it.
+            told = hints.next() => for hint in told {
+                // An error shows in what follows.
+                let _ = respond.send_informational(hint);
+            },
             answer = &mut answer => break answer,
             // The client has taken it back, or is gone.
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return,

@@ -92,7 +92,7 @@ async fn an_upgrade() {
     assert_eq!(backend.rsv, Rsv::Deflate);
     let mut names: Vec<_> = backend.headers.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
-    assert_eq!(names, ["sec-websocket-extensions", "sec-websocket-protocol", "set-cookie", "set-cookie"]);
+    assert_eq!(names, ["sec-websocket-extensions", "sec-websocket-protocol", "set-cookie", "set-cookie", "via"]);
     let Wire::Plain(Socket::Tcp(stream)) = backend.wire else { panic!("a TCP stream") };
     assert!(stream.nodelay().unwrap());
 }

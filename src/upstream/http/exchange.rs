@@ -4,8 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// One request and its answer.
@@ -19,8 +21,12 @@ pub(super) struct Exchange {
     expired: Cell<bool>,
     /// The request's body waits for `100 Continue`.
     held: Cell<bool>,
+    /// Told of a `100 Continue`.
+    pub(super) continues: Arc<Notify>,
     waiting: RefCell<Option<Waker>>,
     uploading: Cell<bool>,
+    /// The request's body cannot be read to its end.
+    torn: Cell<bool>,
 }
 
 impl Exchange {
@@ -34,8 +40,10 @@ impl Exchange {
             idle,
             expired: Cell::new(false),
             held: Cell::new(false),
+            continues: Arc::default(),
             waiting: RefCell::new(None),
             uploading: Cell::new(true),
+            torn: Cell::new(false),
         })
     }
 
@@ -85,6 +93,15 @@ impl Exchange {
     /// The whole request is on its way, or its connection is gone.
     pub(super) fn upload_ended(&self) {
         self.uploading.set(false);
+    }
+
+    /// The request's body breaks off, or breaks the grammar: the client's fault, and not the backend's.
+    pub(super) fn tear(&self) {
+        self.torn.set(true);
+    }
+
+    pub(super) fn is_torn(&self) -> bool {
+        self.torn.get()
     }
 
     pub(super) fn is_uploading(&self) -> bool {

@@ -33,6 +33,9 @@ impl Body for Upload {
             return Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::TimedOut).into())));
         };
         self.exchange.touch();
+        if let Some(Err(_)) = frame {
+            self.exchange.tear();
+        }
         Poll::Ready(frame.map(|frame| {
             frame.map(|mut frame| {
                 if let Some(trailers) = frame.trailers_mut() {

@@ -188,7 +188,7 @@ async fn look_ups_that_hang_are_bounded() {
         weight: 1,
     };
     let configured = Arc::new(Upstream::new("live", (0..20).map(server).collect()));
-    let upstreams = Upstreams::with_look_up(&[configured.clone()], look_up);
+    let upstreams = Upstreams::with_look_up(std::slice::from_ref(&configured), look_up);
     let run = tokio::spawn(upstreams.clone().run(mpsc::channel(1).0));
     advance(LOOKUP_EVERY * 10).await;
     for _ in 0..20 {

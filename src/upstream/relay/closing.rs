@@ -2,7 +2,7 @@
 use super::Link;
 use super::side::Halt;
 use crate::close::{By, Close, Code};
-use crate::outbox::ending::linger;
+use crate::outbox::ending::{Awaits, linger};
 use crate::ws::{Fault, Opcode, frame, masked_frame};
 use std::future::poll_fn;
 use std::pin::pin;
@@ -200,10 +200,11 @@ impl Link {
     pub(super) async fn wind_up(&mut self) {
         let scratch = &self.seat.shard.scratch;
         // Nothing is awaited of a side whose own Close has come, that has had its time, or that knows of no Close.
-        let client_done = self.up.closed() || self.waited || !self.client_told;
-        let backend_done = self.down.closed() || self.waited || !self.backend_told;
-        let mut client = pin!(linger(&self.seat.handle.peer, scratch, client_done));
-        let mut backend = pin!(linger(&self.backend, scratch, backend_done));
+        let awaits = |done: bool| if done { Awaits::Nothing } else { Awaits::End };
+        let client = awaits(self.up.closed() || self.waited || !self.client_told);
+        let backend = awaits(self.down.closed() || self.waited || !self.backend_told);
+        let mut client = pin!(linger(&self.seat.handle.peer, scratch, client));
+        let mut backend = pin!(linger(&self.backend, scratch, backend));
         let (mut client_over, mut backend_over) = (false, false);
         poll_fn(|cx| {
             client_over = client_over || client.as_mut().poll(cx).is_ready();

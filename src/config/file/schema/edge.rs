@@ -42,7 +42,12 @@ pub(super) const TLS: &[Key] = &[
     key("certificate", Text(PATH), Required, "PEM; the chain"),
     key("private_key", Text(PATH), Required, "PEM; its key"),
     key("generate", Flag, Value("false"), "make a self-signed pair for localhost where both files are missing"),
-    key("client_ca", Text(PATH), Prose("none"), "PEM; client certificates must chain to one of these"),
+    key(
+        "client_ca",
+        Text(PATH),
+        Prose("none"),
+        "PEM; a client must show a certificate that chains to one of these. All tables of a listener have the same, or none",
+    ),
     table("acme"),
 ];
 
