@@ -18,6 +18,7 @@ mod http2_requests;
 mod jwks;
 mod limits;
 mod mutual_tls;
+mod nginx;
 mod notify;
 mod observing;
 mod older_client;

@@ -45,7 +45,7 @@ pub(super) const TLS: &[Key] = &[
     key(
         "client_ca",
         Text(PATH),
-        Prose("none"),
+        Prose("clients show none"),
         "PEM; a client must show a certificate that chains to one of these. All tables of a listener have the same, or none",
     ),
     table("acme"),
@@ -161,7 +161,7 @@ pub(super) const LIMITS: &[Key] = &[
         "max_inflated_size",
         Size(0, MESSAGE_BYTES_MAX),
         Prose("no limit"),
-        "of a compressed message on its way to a backend; beyond it 4005",
+        "of a message on its way to a backend, inflated; beyond it 4005. Proxy routes",
     ),
     key("compression", Flag, Value("true"), "permessage-deflate in rooms and echo"),
 ];

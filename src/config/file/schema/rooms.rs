@@ -75,9 +75,8 @@ pub(super) const POLICY: &[Key] = &[
 pub(super) const STORE: &[Key] = &[key(
     "path",
     Text(PATH),
-    Prose("see right"),
-    "the folder of bans and durable history; default: the first of `STATE_DIRECTORY` (systemd), else `data` beside \
-     the file",
+    Prose("`$STATE_DIRECTORY`, else `data`"),
+    "the folder of bans and durable history. Of several that systemd names the first; `data` is beside the file",
 )];
 
 const URL: Form =
