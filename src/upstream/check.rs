@@ -25,7 +25,7 @@ const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("wsgate/", env!
 pub(super) async fn watch(server: Arc<Server>, places: Arc<Semaphore>, lost: mpsc::Sender<u64>) {
     let interval = server.upstream.health.interval;
     // Servers that were made together are not checked together.
-    sleep(interval.mul_f64(rand::random())).await;
+    sleep(interval.mul_f64(rand::random_range(0.5..1.0))).await;
     // The semaphore is never closed.
     while let Ok(place) = places.acquire().await {
         let outcome = check(&server).await;

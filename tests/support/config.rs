@@ -31,12 +31,12 @@ pub const ECHO: &str = "[[route]]\npath = \"/echo\"\nservice = \"echo\"\n";
 /// `/ws`, rooms.
 pub const ROOMS: &str = "[[route]]\npath = \"/ws\"\nservice = \"rooms\"\n";
 
-/// `/live/*` to these backends; more keys of the upstream may follow.
+/// `/live/*` to these backends, which no check comes to; more keys of the upstream may follow.
 pub fn proxy(ports: &[u16]) -> String {
     let servers: Vec<String> = ports.iter().map(|p| format!("\"http://127.0.0.1:{p}\"")).collect();
     format!(
         "[[route]]\npath = \"/live/*\"\nservice = \"proxy\"\nupstream = \"live\"\n\
-         [upstream.live]\nservers = [{}]\n",
+         [upstream.live]\nhealth = {{ interval = \"1h\" }}\nservers = [{}]\n",
         servers.join(", ")
     )
 }

@@ -20,7 +20,7 @@ impl Origin {
         RawWs::over(within(self.listener.accept()).await.unwrap().0)
     }
 
-    /// The next connection that asks something, and the head of its first request: a health check only connects.
+    /// The next connection that brings a request, and its head; a check of the server's health brings none.
     pub async fn asked(&self) -> (RawWs, Asked) {
         loop {
             let mut connection = self.accept().await;
