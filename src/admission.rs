@@ -12,9 +12,8 @@ use crate::close::Code;
 use crate::config::{Config, Listener, Route, Service, TokenSource};
 use crate::identity::Identity;
 use crate::limits::{ClientPermit, Denied, IpPermit, Limiter, ProcessPermit, meter::Rates};
-use crate::metrics::Refused;
+use crate::metrics::{Metrics, Refused};
 use crate::shard::Place;
-use arc_swap::ArcSwapOption;
 use forwarded::Ends;
 use hyper::http::request::Parts;
 use hyper::{Method, Version};
@@ -23,8 +22,7 @@ use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
-use token::{TokenFault, Verifier};
+use token::{Keyring, TokenFault};
 use upgrade::Upgrade;
 
 /// What admission judges by.
@@ -32,7 +30,7 @@ pub struct Gate {
     config: Arc<Config>,
     limiter: Arc<Limiter>,
     bans: Arc<Bans>,
-    verifier: ArcSwapOption<Verifier>,
+    keyring: Keyring,
     rates: Vec<Rates>,
 }
 
@@ -121,15 +119,19 @@ pub enum Who {
 impl Gate {
     /// Judges by this configuration, and by who is banned. Keys are read now, and again by [`reload`](Self::reload).
     pub fn new(config: Arc<Config>, limiter: Arc<Limiter>, bans: Arc<Bans>) -> Result<Gate, token::LoadError> {
-        let verifier = ArcSwapOption::new(Verifier::load(&config.auth)?.map(Arc::new));
+        let keyring = Keyring::load(&config.auth)?;
         let rates = config.routes.iter().map(|r| Rates::new(&r.limits)).collect();
-        Ok(Gate { config, limiter, bans, verifier, rates })
+        Ok(Gate { config, limiter, bans, keyring, rates })
     }
 
-    /// Reads the keys again. On an error the old ones stay.
+    /// Reads the keys again, or has them fetched. On an error the old ones stay.
     pub fn reload(&self) -> Result<(), token::LoadError> {
-        self.verifier.store(Verifier::load(&self.config.auth)?.map(Arc::new));
-        Ok(())
+        self.keyring.reload(&self.config.auth)
+    }
+
+    /// Fetches the keys, again and again, where they come from a URL; does not end then.
+    pub async fn fetch_keys(&self, metrics: &Metrics) {
+        self.keyring.fetch(&self.config.auth, metrics).await;
     }
 
     /// The configuration.
@@ -173,7 +175,7 @@ impl Gate {
         let route = route::find(&self.config.routes, &origin.host, head.uri.path());
         if let Some((route, upstream)) = route.and_then(|route| Some((route, ordinary(route, head)?))) {
             let ip = self.enter_address(entrance, &origin)?;
-            let identity = match self.judge(route, head) {
+            let identity = match self.judge(route, head).await {
                 Ok(identity) => identity,
                 Err(refusal) => return Err(self.count_handshake(entrance, &origin).err().unwrap_or(refusal)),
             };
@@ -191,7 +193,7 @@ impl Gate {
         let refuse = |code, reason| Refusal::closing(code, reason, route, &upgrade);
         judge_origin(route, head).map_err(|(code, reason)| refuse(code, reason))?;
         let (ip, process) = self.enter_stream(entrance, head, &origin, ip)?;
-        let who = match self.identify(route, &route.auth.sources, head) {
+        let who = match self.identify(route, &route.auth.sources, head).await {
             Ok(Some(identity)) => self.place(route, identity),
             Ok(None) => Ok(Who::Visitor),
             Err(refused) => Err(refused),
@@ -208,7 +210,7 @@ impl Gate {
     }
 
     /// Judges an ordinary request.
-    fn judge(&self, route: &Route, head: &Parts) -> Result<Identity, Refusal> {
+    async fn judge(&self, route: &Route, head: &Parts) -> Result<Identity, Refusal> {
         upgrade::check(head)?;
         request::check(head)?;
         let refuse = |(code, reason)| Refusal::by_status(code, reason);
@@ -217,7 +219,7 @@ impl Gate {
             return Ok(Identity::anonymous());
         }
         // Where no token came, none comes later: there is no message to wait for.
-        let identity = self.identify(route, &request::sources(route, head), head).map_err(refuse)?;
+        let identity = self.identify(route, &request::sources(route, head), head).await.map_err(refuse)?;
         let identity = identity.ok_or_else(|| refuse((Code::AuthRequired, Refused::AuthRequired)))?;
         if !identity.is_anonymous() && self.is_banned(route, &identity.client) {
             return Err(refuse((Code::Banned, Refused::Banned)));
@@ -275,7 +277,7 @@ impl Gate {
     }
 
     /// Who the request's token names; `None` where the first message must tell.
-    fn identify(
+    async fn identify(
         &self,
         route: &Route,
         sources: &[TokenSource],
@@ -284,7 +286,10 @@ impl Gate {
         let bad = (Code::AuthFailed, Refused::AuthFailed);
         let found = token::find(&self.config.auth, sources, &head.headers, &head.uri).map_err(|_| bad)?;
         if let Some(found) = found {
-            return self.verify(&found.token).map(Some).map_err(|_| bad);
+            return self.verify(&found.token).await.map(Some).map_err(|fault| match fault {
+                TokenFault::NoKeys => (fault.code(), Refused::NoKeys),
+                TokenFault::Invalid | TokenFault::Expired | TokenFault::UnknownKey => bad,
+            });
         }
         if !route.auth.required {
             return Ok(Some(Identity::anonymous()));
@@ -293,10 +298,12 @@ impl Gate {
         if asks { Ok(None) } else { Err((Code::AuthRequired, Refused::AuthRequired)) }
     }
 
-    /// Who a token names.
-    pub fn verify(&self, token: &str) -> Result<Identity, TokenFault> {
-        let verifier = self.verifier.load();
-        verifier.as_ref().ok_or(TokenFault::Invalid)?.verify(token, SystemTime::now())
+    /// Who a token names. Where its key is not known, and keys are fetched, waits up to 5 s for newer ones.
+    ///
+    /// # Errors
+    /// [`TokenFault`].
+    pub async fn verify(&self, token: &str) -> Result<Identity, TokenFault> {
+        self.keyring.verify(token).await
     }
 
     fn place(&self, route: &Route, identity: Identity) -> Result<Who, (Code, Refused)> {

@@ -1,4 +1,6 @@
 //! Connecting to servers: over TCP or a Unix socket, with TLS on top where the server has it.
+pub mod origin;
+
 use crate::outbox::wire::{Socket, Stream};
 use std::fmt;
 use std::io;

@@ -107,6 +107,8 @@ async fn serve(config: Arc<Config>, path: &Path, program: &str) -> Result<(), St
     if let Some(hook) = parts.hook.clone() {
         serving.spawn(hook.run());
     }
+    let (gate, metrics) = (parts.gate.clone(), parts.metrics.clone());
+    serving.spawn(async move { gate.fetch_keys(&metrics).await });
     let (lost, servers) = mpsc::channel(LOST_SERVERS);
     serving.spawn(parts.upstreams.clone().run(lost));
     serving.spawn(lose(servers, intakes.clone()));
@@ -198,7 +200,7 @@ async fn drain_asked(admin: Option<&admin::State>) {
 pub fn missing_files(config: &Config) -> Vec<String> {
     let mut missing = Vec::new();
     let made = matches!(&config.auth.key, Some(KeySource::SecretFile { path, generate: true }) if !path.exists());
-    if !made && let Err(error) = token::Verifier::load(&config.auth) {
+    if !made && let Err(error) = token::Keyring::load(&config.auth) {
         missing.push(error.to_string());
     }
     missing.extend(config.upstreams.iter().filter_map(|u| upstream::trust(u).err()).map(|error| error.to_string()));

@@ -6,11 +6,12 @@ mod lanes;
 mod line;
 
 use crate::config::{self, HookEvent};
+use crate::dial::origin::Origin;
 use crate::metrics::{Asked, AskedOutcome, Metrics};
 use answer::judge;
 use body::{Body, Signer};
 use lanes::Lanes;
-use line::{Failure, Line, Target};
+use line::{Failure, Line};
 use serde_json::value::RawValue;
 use std::cell::RefCell;
 use std::fmt;
@@ -39,7 +40,7 @@ pub struct Hook {
 
 /// What every request to the application needs.
 struct Wire {
-    target: Target,
+    target: Origin,
     signer: Option<Signer>,
     /// For one request, all of it.
     timeout: Duration,
@@ -120,14 +121,13 @@ impl Hook {
     /// Makes the hook; nothing is connected yet. What it tells waits until [`Hook::run`] runs.
     ///
     /// # Errors
-    /// Where `url` is not `http://HOST[:PORT]/PATH`.
+    /// Where `url` is no URL of a server, or is `https://` and the system has no certificate authorities.
     pub fn new(config: &config::Hook, metrics: Arc<Metrics>) -> Result<Arc<Hook>, String> {
         Hook::tuned(config, metrics, Tuning::default())
     }
 
     fn tuned(config: &config::Hook, metrics: Arc<Metrics>, tuning: Tuning) -> Result<Arc<Hook>, String> {
-        let target = Target::parse(&config.url)
-            .ok_or("the url of [rooms.hook] must be http://HOST[:PORT]/PATH, without a user's name")?;
+        let target = Origin::new(&config.url).map_err(|error| format!("the url of [rooms.hook]: {error}"))?;
         Ok(Arc::new(Hook {
             wire: Wire { target, signer: config.secret.as_ref().map(Signer::new), timeout: config.timeout },
             metrics,

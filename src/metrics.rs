@@ -7,7 +7,7 @@ mod labels;
 mod process;
 mod servers;
 
-pub use labels::{Asked, AskedOutcome, Direction, Handshake, Refused, ServiceLabel, StatusClass, ToldOutcome};
+pub use labels::{Asked, AskedOutcome, Direction, Fetched, Handshake, Refused, ServiceLabel, StatusClass, ToldOutcome};
 pub use servers::ServerLevels;
 
 use crate::close::{By, Close};
@@ -15,7 +15,7 @@ use prometheus_client::encoding::prometheus_text;
 use prometheus_client::registry::Registry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
@@ -139,6 +139,9 @@ pub struct ShardMetrics {
     asked: [[AtomicU64; AskedOutcome::COUNT]; Asked::COUNT],
     told: [AtomicU64; ToldOutcome::COUNT],
     hook_waiting: Gauge,
+    jwks_fetches: [AtomicU64; Fetched::COUNT],
+    /// When the last one succeeded, in seconds since 1970.
+    jwks_fetched_at: AtomicU64,
     loop_lag: LoopLag,
 }
 
@@ -288,6 +291,15 @@ impl ShardMetrics {
     pub fn told(&self, outcome: ToldOutcome) {
         self.hook_waiting.subtract(1);
         self.told[outcome as usize].fetch_add(1, Relaxed);
+    }
+
+    /// A key set was fetched, or could not be. Counted in one block alone.
+    pub fn jwks_fetched(&self, outcome: Fetched) {
+        self.jwks_fetches[outcome as usize].fetch_add(1, Relaxed);
+        if outcome == Fetched::Fresh {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.jwks_fetched_at.store(now.as_secs(), Relaxed);
+        }
     }
 
     /// A timer of the shard fired `late` after its time: how long everything else there waited.

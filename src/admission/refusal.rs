@@ -1,4 +1,5 @@
 //! A refusal: a status, or a 101 and a close code (protocol.md, "Refusals before the upgrade").
+use super::token::TokenFault;
 use super::upgrade::{self, Upgrade};
 use crate::close::{Close, Code, whole_ms};
 use crate::config::{OnReject, Route};
@@ -81,8 +82,9 @@ impl Refusal {
             Code::UpstreamUnavailable => StatusCode::BAD_GATEWAY,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
-        let retry_after = (code == Code::TooManyConnections).then_some(WAIT);
-        Refusal { code, retry_after, ..Refusal::plain(status, reason, code.message()) }
+        let waits = code == Code::TooManyConnections || reason == Refused::NoKeys;
+        let message = if reason == Refused::NoKeys { TokenFault::NoKeys.message() } else { code.message() };
+        Refusal { code, retry_after: waits.then_some(WAIT), ..Refusal::plain(status, reason, message) }
     }
 
     /// By a code, as the route's `on_reject` says.

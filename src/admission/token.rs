@@ -4,12 +4,15 @@
 pub mod claims;
 pub mod find;
 pub mod jwks;
+pub mod keyring;
+mod remote;
 pub mod secret;
 pub mod sign;
 pub mod verify;
 
 pub use crate::config::keys::LoadError;
 pub use find::{Found, Malformed, NotAList, Offered, find, offered_protocols, uri_without_token};
+pub use keyring::Keyring;
 pub use secret::ensure_secret;
 pub use sign::{SignError, sign};
 pub use verify::{TokenFault, Verifier};

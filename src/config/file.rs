@@ -32,6 +32,7 @@ mod table;
 mod tests;
 mod units;
 mod upstream;
+mod url;
 
 pub use fault::{Fault, Faults};
 

@@ -7,8 +7,8 @@ use crate::close::Code;
 use crate::metrics::{Handshake, Refused};
 use crate::shard::Shard;
 use crate::upstream::{Download, Hints, Ordinary, Unanswered};
-use hyper::StatusCode;
 use hyper::http::request::Parts;
+use hyper::{Response, StatusCode};
 use std::rc::Rc;
 
 /// An answer on its way, and what its request holds until then.
@@ -35,21 +35,25 @@ impl Front {
         let answer = match answered {
             Ok(answer) => answer
                 .map(|download| Body::Passed(Box::new(Passing { download, _permits: permits, _counted: counted }))),
-            Err(Unanswered { status, reason }) => {
-                let refusal = if status == StatusCode::BAD_REQUEST {
-                    Refusal::plain(status, Refused::Malformed, "the body breaks off, or breaks the grammar")
-                } else {
-                    tracing::warn!(target: "wsgate::upstream", route = route.name(), %reason, "no answer");
-                    Refusal::by_status(Code::UpstreamUnavailable, Refused::Upstream).status(status)
-                };
-                self.around.shard.metrics().refused(refusal.reason);
-                refusal.response().map(Body::Full)
+            Err(Unanswered::Broken) => {
+                let message = "the body breaks off, or breaks the grammar";
+                self.say(&Refusal::plain(StatusCode::BAD_REQUEST, Refused::Malformed, message).last())
+            }
+            Err(Unanswered::Unavailable { status, reason }) => {
+                tracing::warn!(target: "wsgate::upstream", route = route.name(), %reason, "no answer");
+                self.say(&Refusal::by_status(Code::UpstreamUnavailable, Refused::Upstream).status(status))
             }
         };
         let status = answer.status();
         self.around.shard.metrics().request(status.as_u16());
         tracing::debug!(target: "wsgate::upstream", route = route.name(), method = %head.method, %status, "answered");
         Answer::Whole(answer)
+    }
+
+    /// The answer to a request that was let in for nothing.
+    fn say(&self, refusal: &Refusal) -> Response<Body> {
+        self.around.shard.metrics().refused(refusal.reason);
+        refusal.response().map(Body::Full)
     }
 }
 

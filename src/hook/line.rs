@@ -2,25 +2,23 @@
 //!
 //! hyper speaks; what stands here is when a kept connection is used again, and when a request that got no answer may
 //! be sent once more. A pooled client would have to be wrapped for the latter by more than this.
+use crate::dial::origin::Origin;
+use crate::outbox::wire::Stream;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper::header::{self, HeaderName, HeaderValue};
-use hyper::http::uri::Scheme;
-use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, lookup_host};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// Most bytes of an answer's body.
@@ -32,25 +30,10 @@ const HEADERS_MAX: usize = 100;
 const IDLE_MAX: Duration = Duration::from_secs(30);
 /// How long a kept connection may take to be done with its last request before another is opened.
 const FREE_WITHIN: Duration = Duration::from_millis(10);
-/// Most look-ups of the name at once: one that hangs holds a thread.
-const LOOKUPS_MAX: usize = 4;
-/// Most addresses of the name that are tried.
-const ADDRESSES_MAX: usize = 8;
 
 const SIGNATURE: HeaderName = HeaderName::from_static("x-signature");
 const EVENT: HeaderName = HeaderName::from_static("x-event");
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("wsgate/", env!("CARGO_PKG_VERSION")));
-
-/// Where the application is.
-pub(super) struct Target {
-    /// A name, or an address without brackets.
-    pub(super) host: String,
-    pub(super) port: u16,
-    /// The header `Host`.
-    authority: HeaderValue,
-    path: Uri,
-    lookups: Arc<Semaphore>,
-}
 
 /// A request, which may have to be sent a second time.
 pub(super) struct Post {
@@ -99,58 +82,8 @@ impl fmt::Display for Failure {
     }
 }
 
-impl Target {
-    /// `None` where it is not `http://HOST[:PORT]/PATH`, or carries a user's name.
-    pub(super) fn parse(url: &str) -> Option<Target> {
-        let uri: Uri = url.parse().ok()?;
-        let authority = uri.authority().filter(|a| !a.as_str().contains('@') && !a.host().is_empty())?;
-        if uri.scheme() != Some(&Scheme::HTTP) {
-            return None;
-        }
-        Some(Target {
-            host: authority.host().trim_start_matches('[').trim_end_matches(']').to_owned(),
-            port: authority.port_u16().unwrap_or(80),
-            authority: HeaderValue::from_str(authority.as_str()).ok()?,
-            path: uri.path_and_query().map_or("/", |p| p.as_str()).parse().ok()?,
-            lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
-        })
-    }
-
-    async fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        if let Ok(ip) = self.host.parse::<IpAddr>() {
-            return Ok(vec![(ip, self.port).into()]);
-        }
-        let place = self.lookups.clone().acquire_owned().await.map_err(io::Error::other)?;
-        let (host, port) = (self.host.clone(), self.port);
-        // A task of its own: the place is taken until the look-up ends, not until its caller gives up.
-        let lookup = tokio::spawn(async move {
-            let _place = place;
-            Ok(lookup_host((host, port)).await?.take(ADDRESSES_MAX).collect())
-        });
-        lookup.await.map_err(io::Error::other)?
-    }
-
-    /// Tries the addresses in turn, each for its share of the time.
-    async fn connect(&self, deadline: Instant) -> io::Result<TcpStream> {
-        let addresses = self.addresses().await?;
-        let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for (tried, address) in addresses.iter().enumerate() {
-            let share = deadline.saturating_duration_since(Instant::now()) / (addresses.len() - tried) as u32;
-            match timeout(share, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    stream.set_nodelay(true)?;
-                    return Ok(stream);
-                }
-                Ok(Err(error)) => failed = error,
-                Err(_) => failed = io::ErrorKind::TimedOut.into(),
-            }
-        }
-        Err(failed)
-    }
-}
-
 impl Post {
-    fn request(&self, target: &Target) -> Request<Full<Bytes>> {
+    fn request(&self, target: &Origin) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(self.body.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = target.path.clone();
@@ -182,7 +115,7 @@ struct Lost {
 }
 
 impl Line {
-    async fn open(target: &Target, deadline: Instant) -> Result<Line, Failure> {
+    async fn open(target: &Origin, deadline: Instant) -> Result<Line, Failure> {
         let stream = target.connect(deadline).await.map_err(Failure::Unreachable)?;
         let heard = Arc::new(AtomicBool::new(false));
         let io = TokioIo::new(Listened { stream, heard: heard.clone() });
@@ -220,7 +153,7 @@ impl Line {
 /// # Errors
 /// Where there is no head of an answer until `deadline`. What is wrong with the body stands in [`Answer::body`].
 pub(super) async fn exchange(
-    target: &Target,
+    target: &Origin,
     kept: Option<Line>,
     post: &Post,
     deadline: Instant,
@@ -234,7 +167,7 @@ pub(super) async fn exchange(
 }
 
 async fn send(
-    target: &Target,
+    target: &Origin,
     kept: Option<Line>,
     post: &Post,
     deadline: Instant,
@@ -274,7 +207,7 @@ async fn whole(mut body: Incoming) -> Result<Vec<u8>, Failure> {
 
 /// A socket that notes whether something came.
 struct Listened {
-    stream: TcpStream,
+    stream: Stream,
     heard: Arc<AtomicBool>,
 }
 

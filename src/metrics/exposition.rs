@@ -1,5 +1,7 @@
 //! The families, their names and their help, summed over the blocks.
-use super::labels::{self, Asked, AskedOutcome, Direction, Handshake, Refused, ServiceLabel, StatusClass, ToldOutcome};
+use super::labels::{
+    self, Asked, AskedOutcome, Direction, Fetched, Handshake, Refused, ServiceLabel, StatusClass, ToldOutcome,
+};
 use super::{Blocks, Gauge, LAG_BOUNDS, ServerLevels, ShardMetrics, process::Process};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
@@ -16,6 +18,7 @@ impl Collector for Blocks {
         self.closes(out)?;
         self.rooms(out)?;
         self.hook(out)?;
+        self.jwks(out)?;
         self.servers(out)?;
         self.shards(out)?;
         self.about(out)?;
@@ -118,6 +121,15 @@ impl Blocks {
         counters(out, "wsgate_hook_told", "Events that the application was to be told of, by their end", told)?;
         let waiting = self.level(|s| &s.hook_waiting);
         gauge(out, "wsgate_hook_waiting", "Events that wait for the application to be told", waiting)
+    }
+
+    fn jwks(&self, out: &mut DescriptorEncoder) -> Result {
+        let fetches = Fetched::ALL
+            .iter()
+            .map(|&outcome| ([("outcome", outcome.label())], self.sum(|s| &s.jwks_fetches[outcome as usize])));
+        counters(out, "wsgate_jwks_fetches", "Fetches of the key set for tokens", fetches)?;
+        let help = "When the key set for tokens was last fetched, in seconds since 1970; 0: never";
+        gauge(out, "wsgate_jwks_fetch_time_seconds", help, self.sum(|s| &s.jwks_fetched_at))
     }
 
     fn servers(&self, out: &mut DescriptorEncoder) -> Result {

@@ -55,6 +55,8 @@ labels! {
         AuthRequired = "auth_required",
         /// The token is bad or expired (4002).
         AuthFailed = "auth_failed",
+        /// A token came, and the keys to judge it could not be fetched yet (4000).
+        NoKeys = "no_keys",
         /// Too many handshakes a second from one address.
         RateLimit = "rate_limit",
         /// Too many connections from one address.
@@ -155,6 +157,16 @@ labels! {
         /// The application said no.
         Refused = "refused",
         /// There was no answer that decides; `on_failure` did.
+        Failed = "failed",
+    }
+}
+
+labels! {
+    /// What became of a fetch of a key set, by `outcome`.
+    pub enum Fetched {
+        /// There is a set.
+        Fresh = "fresh",
+        /// The source was down, or what it sent cannot be used.
         Failed = "failed",
     }
 }

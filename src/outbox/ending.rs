@@ -27,7 +27,8 @@ pub enum Awaits {
 /// sends on all the same.
 ///
 /// TCP is half closed at once. A stream of HTTP/2 is not before the peer has answered: Chromium takes END_STREAM before
-/// that for a connection that failed, and shows 1006 in the place of the code.
+/// that for a connection that failed, and shows 1006 in the place of the code. Nor is it dropped before the peer has
+/// ended its side, since RST_STREAM, with NO_ERROR too, makes an unclean end of it there.
 pub async fn linger(peer: &RefCell<Peer>, scratch: &RefCell<Vec<u8>>, mut awaits: Awaits) {
     let mut thrown_away = 0;
     let mut down = false;
@@ -50,8 +51,7 @@ pub async fn linger(peer: &RefCell<Peer>, scratch: &RefCell<Vec<u8>>, mut awaits
             }
             let mut scratch = scratch.borrow_mut();
             match peer.poll_read(cx, &mut scratch) {
-                // No reset of TCP can take away what was sent on a stream.
-                Poll::Pending if down && awaits == Awaits::Nothing && (thrown_away == 0 || shared) => {
+                Poll::Pending if down && awaits == Awaits::Nothing && thrown_away == 0 && !shared => {
                     return Poll::Ready(());
                 }
                 Poll::Pending => return Poll::Pending,

@@ -159,14 +159,16 @@ impl Member {
         self.entry.may_ask()
     }
 
-    /// A fresh token came, and was found to name this client or not. Whether it counts from now on.
-    pub fn refreshed(&self, auth: &Auth, identity: Result<Identity, &'static str>) -> bool {
+    /// A fresh token came, and was found to name this client, or why it is refused. Whether it counts from now on.
+    pub fn refreshed(&self, auth: &Auth, identity: Result<Identity, (Code, &'static str)>) -> bool {
         let refused = {
             let mut known = self.entry.identity.borrow_mut();
             match identity {
-                Err(message) => Some(message),
-                Ok(_) if known.is_anonymous() => Some("this socket was let in without a token, and stays so"),
-                Ok(new) if new.client != known.client => Some("the token names another client"),
+                Err(refused) => Some(refused),
+                Ok(_) if known.is_anonymous() => {
+                    Some((Code::AuthFailed, "this socket was let in without a token, and stays so"))
+                }
+                Ok(new) if new.client != known.client => Some((Code::AuthFailed, "the token names another client")),
                 Ok(new) => {
                     *known = new;
                     None
@@ -174,7 +176,7 @@ impl Member {
             }
         };
         match refused {
-            Some(message) => self.refuse(Code::AuthFailed, message, None, Some(&auth.message_id)),
+            Some((code, message)) => self.refuse(code, message, None, Some(&auth.message_id)),
             None => {
                 self.auth_response(&auth.message_id);
                 self.leave_forbidden();

@@ -2,6 +2,7 @@
 //! timer, or an order of its shard.
 use super::{Surroundings, expiry, name};
 use crate::admission::Who;
+use crate::admission::token::TokenFault;
 use crate::close::{By, Close, Code};
 use crate::config::{OnExcess, Route, Service};
 use crate::identity::Identity;
@@ -47,6 +48,8 @@ struct Conversation {
     queued_at: Option<u64>,
     deflate: bool,
     stage: Stage,
+    /// A token that came in a message.
+    judging: Option<Box<Judging>>,
     client: Arc<str>,
     received: (u64, u64),
 }
@@ -67,6 +70,12 @@ struct Asking {
     /// The message that said who it is, where one did.
     auth: Option<Auth>,
     answer: Pin<Box<dyn Future<Output = Option<Close>>>>,
+}
+
+/// A token that is judged, for which a key may have to be fetched first. The session is not read meanwhile.
+struct Judging {
+    auth: Auth,
+    judged: Pin<Box<dyn Future<Output = Result<Identity, TokenFault>>>>,
 }
 
 /// What the session has read and not yet understood.
@@ -98,6 +107,7 @@ impl Talk {
             queued_at: None,
             deflate,
             stage: Stage::Visitor,
+            judging: None,
             client: "".into(),
             received: (0, 0),
             route,
@@ -189,7 +199,9 @@ impl Conversation {
             if let Some(close) = self.seat.handle.take_order() {
                 return Poll::Ready(close);
             }
-            if let Err(close) = self.keep_time(cx, timer.as_mut()).and_then(|()| self.poll_asking(cx)) {
+            // What is judged moves the deadlines.
+            let judged = self.poll_judging(cx).and_then(|()| self.keep_time(cx, timer.as_mut()));
+            if let Err(close) = judged.and_then(|()| self.poll_asking(cx)) {
                 return Poll::Ready(close);
             }
             let failed = self.seat.handle.peer.borrow_mut().poll_flush(cx) == Poll::Ready(Flush::Failed);
@@ -248,7 +260,8 @@ impl Conversation {
             }
             Due::PongMissing => {
                 // Of one that is not read, because answers to it are awaited or it has sent too much, no pong is seen.
-                let awaits_answers = matches!(self.stage, Stage::Member(_) | Stage::Asking(_)) && !self.may_read();
+                let awaits_answers = self.judging.is_some()
+                    || matches!(self.stage, Stage::Member(_) | Stage::Asking(_)) && !self.may_read();
                 if awaits_answers || self.deadlines.paused().is_some() {
                     self.deadlines.pinged(now);
                     return Ok(());
@@ -277,7 +290,7 @@ impl Conversation {
     /// Whether more may be read: a client that does not take its answers is not asked for more, and one that has sent
     /// too much waits.
     fn may_read(&self) -> bool {
-        if self.deadlines.paused().is_some() {
+        if self.judging.is_some() || self.deadlines.paused().is_some() {
             return false;
         }
         match &self.stage {
@@ -404,15 +417,28 @@ impl Conversation {
                 Some(auth) => auth,
             },
         };
-        self.on_auth(auth)
+        // It came in time, however long it takes to judge it.
+        self.deadlines.auth_by(None);
+        self.rearm = true;
+        let (gate, token) = (self.around.gate.clone(), auth.token.clone());
+        let judged = async move { gate.verify(std::str::from_utf8(token.expose()).unwrap_or_default()).await };
+        self.judging = Some(Box::new(Judging { auth, judged: Box::pin(judged) }));
+        Ok(())
     }
 
-    /// A token came in a message: it lets a visitor in, or lets a member stay longer.
-    fn on_auth(&mut self, auth: Auth) -> Result<(), Close> {
-        let token = std::str::from_utf8(auth.token.expose()).unwrap_or_default();
-        let judged = self.around.gate.verify(token);
+    /// Looks whether a token was judged: it lets a visitor in, or lets a member stay longer.
+    fn poll_judging(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
+        let Some(judging) = &mut self.judging else { return Ok(()) };
+        let Poll::Ready(judged) = judging.judged.as_mut().poll(cx) else { return Ok(()) };
+        match self.judging.take() {
+            Some(judging) => self.on_judged(judging.auth, judged),
+            None => Ok(()),
+        }
+    }
+
+    fn on_judged(&mut self, auth: Auth, judged: Result<Identity, TokenFault>) -> Result<(), Close> {
         if let Stage::Member(member) = &self.stage {
-            let judged = judged.map_err(|fault| fault.message());
+            let judged = judged.map_err(|fault| (fault.code(), fault.message()));
             let expires = judged.as_ref().ok().and_then(|identity| expiry(&self.around, &self.route, identity));
             if member.refreshed(&auth, judged) {
                 self.deadlines.expire_at(expires);
@@ -420,7 +446,7 @@ impl Conversation {
             }
             return Ok(());
         }
-        let identity = judged.map_err(|fault| Close::because(Code::AuthFailed, fault.message()))?;
+        let identity = judged.map_err(|fault| Close::because(fault.code(), fault.message()))?;
         let permit = self.around.gate.client_permit(&self.route, &identity).map_err(Close::gateway)?;
         self.become_client(identity, permit, Some(auth));
         self.rearm = true;

@@ -50,17 +50,29 @@ pub struct Ordinary<'a> {
 
 /// Why there is no answer that could be passed on.
 #[derive(Debug)]
-pub struct Unanswered {
-    /// 400: the request's body cannot be read to its end; 502: refused, or a bad answer; 503: no server; 504: no connection, or no answer in time.
-    pub status: StatusCode,
-    /// Why, for the log: names of servers and errors, nothing of the client's.
-    pub reason: String,
+pub enum Unanswered {
+    /// The client's own body breaks off, or breaks the grammar.
+    Broken,
+    /// No server has answered.
+    Unavailable {
+        /// 502: refused, or a bad answer; 503: no server; 504: no connection, or no answer in time.
+        status: StatusCode,
+        /// Why, for the log: names of servers and errors, nothing of the client's.
+        reason: String,
+    },
 }
 
 impl Unanswered {
+    fn of(server: &Server, status: StatusCode, why: impl std::fmt::Display) -> Unanswered {
+        Unanswered::Unavailable { status, reason: format!("{}: {why}", server.configured.url) }
+    }
+
     fn bad(server: &Server, why: impl std::fmt::Display) -> Unanswered {
-        let reason = format!("{}: {why}", server.configured.url);
-        Unanswered { status: StatusCode::BAD_GATEWAY, reason }
+        Unanswered::of(server, StatusCode::BAD_GATEWAY, why)
+    }
+
+    fn late(server: &Server) -> Unanswered {
+        Unanswered::of(server, StatusCode::GATEWAY_TIMEOUT, "no answer in time")
     }
 }
 
@@ -93,7 +105,7 @@ impl Lines {
         let configured = upstreams.configured(upstream);
         let exchange = Exchange::new(configured.response_timeout, configured.idle_timeout);
         let affinity = Affinity { client: forward.client_id, ip: forward.client_ip };
-        let mut failed = Unanswered {
+        let mut failed = Unanswered::Unavailable {
             status: StatusCode::SERVICE_UNAVAILABLE,
             reason: format!("upstream {} has no server", configured.name),
         };
@@ -144,18 +156,15 @@ impl Lines {
                     answered = &mut answer => break answered,
                     () = exchange.continues.notified(), if exchange.is_held() => exchange.release(),
                     () = &mut waited, if exchange.is_held() => exchange.release(),
-                    () = quiet.expired() => return Sent::Failed(late(&line.server)),
+                    () = quiet.expired() => return Sent::Failed(Unanswered::late(&line.server)),
                 }
             }
         };
         match answered {
-            Err(_) if exchange.is_torn() => Sent::Failed(Unanswered {
-                status: StatusCode::BAD_REQUEST,
-                reason: "the request's body breaks off, or breaks the grammar".to_owned(),
-            }),
+            Err(_) if exchange.is_broken() => Sent::Failed(Unanswered::Broken),
             Err(mut error) => match error.take_message() {
                 Some(request) => Sent::Unsent(Box::new(request)),
-                None if exchange.has_expired() => Sent::Failed(late(&line.server)),
+                None if exchange.has_expired() => Sent::Failed(Unanswered::late(&line.server)),
                 None => Sent::Failed(Unanswered::bad(&line.server, Chain(&error.into_error()))),
             },
             Ok(mut answer) => match judge(&answer) {
@@ -195,14 +204,9 @@ fn listen(request: &mut Request<Upload>, exchange: &Exchange, hints: Option<Hint
 async fn connect(server: &Arc<Server>, proxied: Option<Proxied>) -> Result<Line, Unanswered> {
     let stream = server.dial(proxied).await.map_err(|undialed| {
         let reason = undialed.to_string();
-        Unanswered { status: undialed.status(), reason }
+        Unanswered::Unavailable { status: undialed.status(), reason }
     })?;
     Line::new(stream, server.clone()).await.map_err(|error| Unanswered::bad(server, error))
-}
-
-fn late(server: &Arc<Server>) -> Unanswered {
-    let reason = format!("{}: no answer in time", server.configured.url);
-    Unanswered { status: StatusCode::GATEWAY_TIMEOUT, reason }
 }
 
 fn request(

@@ -4,7 +4,8 @@
 //! frames of the stream it is put into. A side that takes no more than it is sent holds up the other, which is not
 //! read meanwhile: nothing is lost, and no more than a mark is queued.
 //!
-//! A Close of either side is forwarded, and the other has 2 s to answer. Where the gateway closes while a frame of
+//! A Close of either side is forwarded, and the other has 2 s to answer; a client first has up to 30 s to take what came
+//! before it. Where the gateway closes while a frame of
 //! the backend is on its way to the client, the frame has 2 s to end; if it does not, the connection ends without a
 //! code, since a Close inside of a frame would be payload. A backend that waits for the rest of a client's frame is
 //! never told: its connection just ends.
@@ -96,6 +97,8 @@ struct Link {
     /// A Close has been sent to the client.
     client_told: bool,
     backend_told: bool,
+    /// Until when the client may take what the backend had said before its Close.
+    last_words_until: Option<Instant>,
     /// Whoever was waited for has let its time pass.
     waited: bool,
     /// Something may have to happen before the timer's time.
@@ -143,6 +146,7 @@ impl Link {
             end: None,
             client_told: false,
             backend_told: false,
+            last_words_until: None,
             waited: false,
             hurry: false,
         }
@@ -286,7 +290,7 @@ impl Link {
         self.up.times.resume(now);
         self.down.times.resume(now);
         if self.stage.until().is_some_and(|until| until <= now) {
-            self.stop_waiting();
+            self.stop_waiting(now);
         }
         while self.stage == Stage::Open
             && let Some(due) = self.up.times.due(now)

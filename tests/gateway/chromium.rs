@@ -53,8 +53,19 @@ async fn it_shows_why_an_origin_was_refused() {
     let Some(backend) = Backend::httpd().await else { return };
     let gateway = gateway(&backend, TLS, OPEN, ECHO).await;
     let Some(result) = chromium(&gateway, &["refused"], &[]).await else { return };
-    assert_eq!(result["code"], 4003, "{result}");
+    assert_eq!((&result["code"], &result["wasClean"]), (&json!(4003), &json!(true)), "{result}");
     assert_eq!(result["answers"], json!([200]), "{result}");
+    assert_eq!((&result["http2"], &result["http1"]), (&json!([1]), &json!(0)), "{result}");
+}
+
+#[tokio::test]
+async fn it_shows_the_code_while_more_is_on_its_way() {
+    let Some(backend) = Backend::httpd().await else { return };
+    let limits = "limits = { messages_per_second = 1, message_burst = 3 }\n";
+    let slow = format!("{}{limits}", ECHO.replace("/echo", "/slow"));
+    let gateway = gateway(&backend, TLS, OPEN, &slow).await;
+    let Some(result) = chromium(&gateway, &["excess", "/slow"], &[]).await else { return };
+    assert_eq!((&result["code"], &result["wasClean"]), (&json!(4004), &json!(true)), "{result}");
     assert_eq!((&result["http2"], &result["http1"]), (&json!([1]), &json!(0)), "{result}");
 }
 

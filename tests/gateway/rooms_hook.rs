@@ -4,7 +4,8 @@ use crate::support::*;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 /// What an application answers to an event: status and body.
 type Answer = fn(&Value) -> (u16, String);
@@ -18,12 +19,23 @@ struct Application {
 
 impl Application {
     async fn start(answer: Answer) -> Application {
+        Application::listen(answer, None).await
+    }
+
+    /// Over TLS, where this is given.
+    async fn listen(answer: Answer, tls: Option<TlsAcceptor>) -> Application {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let application = Application { port: listener.local_addr().unwrap().port(), heard: Arc::default() };
         let heard = application.heard.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, answer, heard.clone()));
+                let (heard, tls) = (heard.clone(), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => serve(stream, answer, heard).await,
+                        Some(tls) => serve(tls.accept(stream).await.ok()?, answer, heard).await,
+                    }
+                });
             }
         });
         application
@@ -44,7 +56,7 @@ impl Application {
     }
 }
 
-async fn serve(stream: TcpStream, answer: Answer, heard: Arc<Mutex<Vec<(String, String)>>>) -> Option<()> {
+async fn serve(stream: impl client::Pipe, answer: Answer, heard: Arc<Mutex<Vec<(String, String)>>>) -> Option<()> {
     let mut stream = BufReader::new(stream);
     loop {
         let (mut length, mut signature) = (0, String::new());
@@ -113,6 +125,28 @@ async fn an_application_refuses_and_changes() {
     assert_eq!(alice.skip_to("chat_message").await["payload"]["message"], "as it is");
     let asked = application.hears(&["publish"], 3).await;
     assert_eq!((&asked[0]["room_id"], &asked[0]["client_id"]), (&json!("open"), &json!("alice")));
+}
+
+/// By `https://`, where the system trusts whoever signed its certificate.
+#[tokio::test]
+async fn an_application_is_asked_and_told_over_tls() {
+    let authority = tls::Authority::new("public");
+    let server = Arc::new(tls::server(&authority.sign("localhost", 4000), None));
+    let application = Application::listen(judge, Some(TlsAcceptor::from(server))).await;
+    let hook = format!("[rooms.hook]\nurl = \"https://localhost:{}/hook\"\n{ALL}\n", application.port);
+    for trusted in [true, false] {
+        let roots = if trusted { authority.pem() } else { tls::Authority::new("another").pem() };
+        let setup = gateway::Setup::new().file("roots.pem", roots).environment("SSL_CERT_FILE", "roots.pem");
+        let gateway = setup.start(&format!("{PLAIN}{SECRET_AUTH}{ROOMS}{hook}")).await;
+        if trusted {
+            let mut alice = session(&gateway, "alice").await;
+            alice.refused("join_room", json!({"room_id": "closed"}), 4007).await;
+            alice.join("open").await;
+            application.hears(&["joined"], 1).await;
+        } else {
+            gateway.open_as("/ws", &token::good("alice")).await.closes_with(4012).await;
+        }
+    }
 }
 
 /// What a client sends without waiting keeps its order, however long each is asked about.

@@ -51,7 +51,6 @@ fn keys_of_later_features_are_refused_and_not_ignored() {
         ("systemd", listener("systemd:https", "") + OPEN + ECHO),
         ("acme", TLS.replace("generate = true", "acme = { cache = \"cache\" }") + OPEN + ECHO),
         ("redis", format!("{PLAIN}{OPEN}{ECHO}[cluster]\nredis = \"redis://127.0.0.1:6379\"\n")),
-        ("https", format!("{PLAIN}{OPEN}{ROOMS}[rooms.hook]\nurl = \"https://app/\"\nevents = [\"join\"]\n")),
     ] {
         let folder = Folder::new();
         folder.write("gateway.toml", config);

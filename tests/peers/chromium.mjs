@@ -91,6 +91,16 @@ const scenarios = {
     return { ...end, answers };
   },
 
+  // What a page sees that sends too much, and has more on its way when it is closed.
+  async excess(path) {
+    const { page } = await visit("https://app.test");
+    return page.evaluate(async (path) => {
+      const socket = await open(`wss://app.test${path}`);
+      for (let sent = 0; sent < 200; sent += 1) socket.send("x".repeat(1000));
+      return socket.ended;
+    }, path);
+  },
+
   // Two pages in one room, with the token as a subprotocol, which is all that a browser can do.
   async rooms() {
     const [one, two] = [await visit("https://app.test"), await visit("https://app.test")];

@@ -194,9 +194,9 @@ impl Recorder {
         self.bytes().iter().map(|b| String::from_utf8_lossy(b).into_owned()).collect()
     }
 
-    /// What each connection sent so far.
+    /// What each connection sent so far, of those that sent anything: others only look whether somebody listens.
     pub fn bytes(&self) -> Vec<Vec<u8>> {
-        self.received.lock().unwrap().clone()
+        self.received.lock().unwrap().iter().filter(|bytes| !bytes.is_empty()).cloned().collect()
     }
 
     /// How many connections have sent a request for a path that begins so.

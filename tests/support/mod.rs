@@ -6,6 +6,7 @@ pub mod config;
 pub mod gateway;
 pub mod h2raw;
 pub mod http2;
+pub mod keys;
 pub mod message;
 pub mod origin;
 pub mod raw;

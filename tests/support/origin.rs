@@ -20,10 +20,13 @@ impl Origin {
         RawWs::over(within(self.listener.accept()).await.unwrap().0)
     }
 
-    /// The next connection, and the head of its first request.
+    /// The next connection that brings a request, and its head; a check of the server's health brings none.
     pub async fn asked(&self) -> (RawWs, Asked) {
-        let mut connection = self.accept().await;
-        let asked = connection.try_read_request().await.expect("no request came");
-        (connection, asked)
+        loop {
+            let mut connection = self.accept().await;
+            if let Some(asked) = connection.try_read_request().await {
+                return (connection, asked);
+            }
+        }
     }
 }

@@ -52,6 +52,11 @@ impl Asked {
         value
     }
 
+    /// Names, in lower case, and values, in order.
+    pub fn headers(&self) -> &[(String, String)] {
+        &self.head.headers
+    }
+
     /// All values of a header, its name in lower case.
     pub fn all(&self, name: &str) -> Vec<&str> {
         self.head.headers.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect()

@@ -9,6 +9,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, 
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use serde::Deserialize;
 use serde_json::Value;
+use std::fmt::Display;
 use std::path::Path;
 
 /// Most keys in a set.
@@ -29,14 +30,21 @@ struct Set {
 /// # Errors
 /// Where the file is no key set, has more than [`KEYS_MAX`] keys, or none that can be used.
 pub(super) fn load_set(path: &Path, configured: &[Algorithm]) -> Result<Vec<Key>, LoadError> {
-    let bytes = keys::read(path)?;
-    // serde's own words may quote the file.
-    let set: Set = serde_json::from_slice(&bytes).map_err(|error| {
+    read_set(&keys::read(path)?, &path.display(), configured)
+}
+
+/// Reads a key set that came from `source`.
+///
+/// # Errors
+/// As [`load_set`].
+pub(super) fn read_set(bytes: &[u8], source: &dyn Display, configured: &[Algorithm]) -> Result<Vec<Key>, LoadError> {
+    // serde's own words may quote the set.
+    let set: Set = serde_json::from_slice(bytes).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
-        LoadError::file(path, format!("not a JSON Web Key Set ({place})"))
+        LoadError::about(source, format!("not a JSON Web Key Set ({place})"))
     })?;
     if set.keys.len() > KEYS_MAX {
-        return Err(LoadError::file(path, format!("more than {KEYS_MAX} keys")));
+        return Err(LoadError::about(source, format!("more than {KEYS_MAX} keys")));
     }
     let mut usable = Vec::new();
     for (place, value) in set.keys.iter().enumerate() {
@@ -44,12 +52,12 @@ pub(super) fn load_set(path: &Path, configured: &[Algorithm]) -> Result<Vec<Key>
             Ok(key) => usable.push(key),
             Err(reason) => {
                 let kid = value.get("kid").and_then(Value::as_str);
-                tracing::warn!(path = %path.display(), place, kid, reason, "key of the JWKS left out");
+                tracing::warn!(%source, place, kid, reason, "key of the JWKS left out");
             }
         }
     }
     if usable.is_empty() {
-        return Err(LoadError::file(path, "no key that auth.algorithms can use"));
+        return Err(LoadError::about(source, "no key that auth.algorithms can use"));
     }
     Ok(usable)
 }

@@ -1,6 +1,7 @@
 //! Whether a token is good.
 use super::claims::Rules;
 use super::{LoadError, install_provider, jwks, secret};
+use crate::close::Code;
 use crate::config::{Auth, KeySource};
 use crate::identity::Identity;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Validation, decode, decode_header};
@@ -19,14 +20,28 @@ pub enum TokenFault {
     Invalid,
     /// Good, but its time is over.
     Expired,
+    /// Its `kid` names no key of the set: invalid, unless a newer set has it.
+    UnknownKey,
+    /// There is no key set yet.
+    NoKeys,
 }
 
 impl TokenFault {
+    /// What a client is told to do about it.
+    pub fn code(self) -> Code {
+        match self {
+            TokenFault::Invalid | TokenFault::Expired | TokenFault::UnknownKey => Code::AuthFailed,
+            // A new token would be as good as the one it has.
+            TokenFault::NoKeys => Code::Unknown,
+        }
+    }
+
     /// In words.
     pub fn message(self) -> &'static str {
         match self {
-            TokenFault::Invalid => "token invalid",
+            TokenFault::Invalid | TokenFault::UnknownKey => "token invalid",
             TokenFault::Expired => "token expired",
+            TokenFault::NoKeys => "the keys for tokens are not available",
         }
     }
 }
@@ -78,7 +93,7 @@ impl fmt::Debug for Verifier {
 }
 
 impl Verifier {
-    /// Reads the keys; `None` where the configuration has none. A secret file that is missing is not
+    /// Reads the keys; `None` where the configuration has none, or they are fetched. A secret file that is missing is not
     /// made here ([`super::ensure_secret`]).
     ///
     /// # Errors
@@ -88,14 +103,22 @@ impl Verifier {
         install_provider();
         let configured = &auth.algorithms;
         let (keys, chosen_by_kid) = match &auth.key {
-            None => return Ok(None),
+            None | Some(KeySource::JwksUrl { .. }) => return Ok(None),
             Some(KeySource::Secret(_) | KeySource::SecretFile { .. }) => (vec![hmac_key(auth)?], false),
             Some(KeySource::PublicKey(path)) => (vec![jwks::load_pem(path, configured)?], false),
             Some(KeySource::Jwks(path)) => (jwks::load_set(path, configured)?, true),
-            // The configuration refuses it until keys are fetched.
-            Some(KeySource::JwksUrl { url, .. }) => return Err(LoadError::about(url, "is not fetched")),
         };
         Ok(Some(Verifier { keys, chosen_by_kid, rules: Rules::new(auth) }))
+    }
+
+    /// With the keys of a set that was fetched.
+    ///
+    /// # Errors
+    /// Where it is no key set, has too many keys, or none that fits `auth.algorithms`. `source` names it.
+    pub fn of_set(set: &[u8], source: &dyn fmt::Display, auth: &Auth) -> Result<Verifier, LoadError> {
+        install_provider();
+        let keys = jwks::read_set(set, source, &auth.algorithms)?;
+        Ok(Verifier { keys, chosen_by_kid: true, rules: Rules::new(auth) })
     }
 
     /// Judges a token (RFC 7515, 5.2, and RFC 7519, 7.2) at the time `now`.
@@ -111,11 +134,19 @@ impl Verifier {
         if header.crit.is_some() {
             return Err(TokenFault::Invalid);
         }
-        let key = self.key_for(header.alg, header.kid.as_deref()).ok_or(TokenFault::Invalid)?;
+        let kid = header.kid.as_deref();
+        let key = self.key_for(header.alg, kid).ok_or_else(|| match kid {
+            Some(kid) if self.chosen_by_kid && !self.has(kid) => TokenFault::UnknownKey,
+            _ => TokenFault::Invalid,
+        })?;
         let claims = decode::<Map<String, Value>>(token, &key.decoding, &key.signatures)
             .map_err(|_| TokenFault::Invalid)?
             .claims;
         self.rules.judge(&claims, now)
+    }
+
+    fn has(&self, kid: &str) -> bool {
+        self.keys.iter().any(|key| key.kid.as_deref() == Some(kid))
     }
 
     /// The one key that fits; two that do are as bad as none.

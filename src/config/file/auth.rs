@@ -5,13 +5,15 @@ use super::host;
 use super::report::Complaint;
 use super::secret;
 use super::table::Table;
+use super::url;
 use crate::config::{Auth, KeySource, OnReject, RouteAuth, TokenSource};
 use jsonwebtoken::Algorithm;
 use std::time::Duration;
 
 /// Bytes of an HMAC secret: RFC 7518, 3.2, asks for as many as HS256's hash has.
 const SECRET_BYTES_MIN: usize = 32;
-const JWKS_REFRESH: Duration = Duration::from_secs(600);
+const JWKS_HELP: &str =
+    "write it as in jwks = \"https://id.example.com/.well-known/jwks.json\", or give the path of a file";
 const KEY_SOURCES: [&str; 4] = ["secret_env", "secret_file", "public_key", "jwks"];
 
 const ALGORITHMS: [(&str, Option<Algorithm>); 12] = [
@@ -58,7 +60,6 @@ pub(super) fn read<'d>(table: &Table<'d>, world: &World) -> Tokens<'d> {
         on_reject: OnReject::Close,
     };
     let base = read_route(table, &base);
-    table.only_duration("jwks_refresh", &[JWKS_REFRESH]);
     let audience = table.entry("audience").and_then(|e| e.list(64)).unwrap_or_default();
     let text = |e: &Entry| e.convert(|text| host::check_text(text).map(|()| text.to_owned()));
     let auth = Auth {
@@ -120,6 +121,8 @@ fn sources(entry: &Entry) -> Option<Vec<TokenSource>> {
 fn key(table: &Table, world: &World) -> Option<KeySource> {
     let mut written = KEY_SOURCES.into_iter().filter_map(|key| table.entry(key));
     let generate = table.flag("generate_secret", false);
+    let (refresh_min, refresh_max) = (Duration::from_secs(1), Duration::from_secs(86_400));
+    let refresh = table.duration("jwks_refresh", refresh_min..=refresh_max, Duration::from_secs(600));
     let first = written.next();
     if generate
         && table.entry("secret_file").is_none()
@@ -137,17 +140,24 @@ fn key(table: &Table, world: &World) -> Option<KeySource> {
         "secret_env" => secret::from_env(&first, world, SECRET_BYTES_MIN, "WSGATE_JWT_SECRET").map(KeySource::Secret),
         "secret_file" => first.path(&world.folder).map(|path| KeySource::SecretFile { path, generate }),
         "public_key" => first.path(&world.folder).map(KeySource::PublicKey),
-        _ => jwks(&first, world),
+        _ => jwks(&first, refresh, world),
     }
 }
 
-fn jwks(entry: &Entry, world: &World) -> Option<KeySource> {
-    if entry.text()?.contains("://") {
-        let message = "`jwks` as a URL is not supported yet";
-        entry.complain(Complaint::new(message).help("give the path of a file with the key set"));
-        return None;
+fn jwks(entry: &Entry, refresh: Duration, world: &World) -> Option<KeySource> {
+    if !entry.text()?.contains("://") {
+        return entry.path(&world.folder).map(KeySource::Jwks);
     }
-    entry.path(&world.folder).map(KeySource::Jwks)
+    let url = entry.convert(|text| {
+        let url = url::read(text, "the URL of a key set", JWKS_HELP)?;
+        if url.is_https || url.host.is_loopback() {
+            return Ok(url.text);
+        }
+        let message = "a key set over http:// may be replaced on its way, and with it who can sign tokens";
+        Err(Complaint::new(message)
+            .help("write https://; http:// is for this machine alone, as in http://127.0.0.1:8080/jwks.json"))
+    })?;
+    Some(KeySource::JwksUrl { url, refresh })
 }
 
 fn algorithms(table: &Table) -> Vec<Algorithm> {

@@ -1,14 +1,13 @@
 //! `[rooms.hook]`.
 use super::World;
 use super::entry::Entry;
-use super::host;
 use super::report::Complaint;
 use super::secret;
 use super::table::Table;
+use super::url;
 use crate::config::{Hook, HookEvent};
 use std::time::Duration;
 
-const URL_BYTES_MAX: usize = 1024;
 const URL_HELP: &str = "write it as in url = \"http://127.0.0.1:3000/wsgate\"";
 const EVENTS_HELP: &str = "write them as in events = [\"join\", \"publish\"]";
 const TIMEOUT_MIN: Duration = Duration::from_millis(10);
@@ -31,13 +30,15 @@ pub(super) fn read(table: &Table, world: &World) -> Option<Hook> {
     if !table.is_present() {
         return None;
     }
-    let url = table.required("url", URL_HELP).and_then(|e| e.convert(url));
+    let url = table
+        .required("url", URL_HELP)
+        .and_then(|e| e.convert(|text| url::read(text, "the address of a hook", URL_HELP)));
     let events = table.required("events", EVENTS_HELP).and_then(|e| events(&e)).unwrap_or_default();
     let timeout = table.duration("timeout", TIMEOUT_MIN..=TIMEOUT_MAX, Duration::from_secs(1));
     let deny_on_failure = table.choice("on_failure", &[("deny", Some(true)), ("allow", Some(false))], true);
     let secret =
         table.entry("secret_env").and_then(|e| secret::from_env(&e, world, SECRET_BYTES_MIN, "WSGATE_HOOK_SECRET"));
-    Some(Hook { url: url?, events, timeout, deny_on_failure, secret })
+    Some(Hook { url: url?.text, events, timeout, deny_on_failure, secret })
 }
 
 fn events(entry: &Entry) -> Option<Vec<HookEvent>> {
@@ -54,30 +55,4 @@ fn events(entry: &Entry) -> Option<Vec<HookEvent>> {
         events.push(event);
     }
     Some(events)
-}
-
-/// An address with its path, which is `/` where none is written.
-fn url(text: &str) -> Result<String, Complaint> {
-    let fail = |message: &str| Err(Complaint::new(message).help(URL_HELP));
-    if text.starts_with("https:") {
-        return fail("a hook `https:…` is not supported yet");
-    }
-    let Some(rest) = text.strip_prefix("http://") else { return fail("the address of a hook begins with http://") };
-    let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    if authority.contains('@') {
-        return fail("the address of a hook has no user and password; `secret_env` signs what it is sent");
-    }
-    let (_, port) = host::with_port(authority)?;
-    if port == Some(0) {
-        return fail("port 0 cannot be connected to");
-    }
-    if target.contains('#') {
-        return fail("the address of a hook has no fragment");
-    }
-    if text.len() > URL_BYTES_MAX {
-        return fail(&format!("the address of a hook has at most {URL_BYTES_MAX} bytes"));
-    }
-    host::check_target(target)?;
-    let slash = if target.starts_with('/') { "" } else { "/" };
-    Ok(format!("http://{authority}{slash}{target}"))
 }

@@ -41,6 +41,14 @@ impl Host {
         Ok(Host::Name(text.to_ascii_lowercase()))
     }
 
+    /// Whether it is this machine, whatever the network does (RFC 6761, 6.3, of `localhost`).
+    pub fn is_loopback(&self) -> bool {
+        match self {
+            Host::Name(name) => name == "localhost" || name.ends_with(".localhost"),
+            Host::Address(address) => address.to_canonical().is_loopback(),
+        }
+    }
+
     /// Without the brackets of IPv6.
     pub fn bare(&self) -> String {
         match self {

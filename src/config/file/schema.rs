@@ -49,9 +49,9 @@ impl Section {
 pub(super) const SECTIONS: &[Section] = &[
     section("", "", "the configuration of wsgate", TOP),
     section("server", "", "the process", edge::SERVER),
-    section("listener", "1 to 1,024", "where it listens", edge::LISTENER),
-    section("listener.tls", "none: plain HTTP", "several are chosen by SNI; the first is the fallback", edge::TLS),
-    section("listener.tls.acme", "none", "not yet: certificates from an ACME service", edge::ACME),
+    section("listener", "", "where it listens", edge::LISTENER),
+    section("listener.tls", "plain HTTP", "several are chosen by SNI; the first is the fallback", edge::TLS),
+    section("listener.tls.acme", "", "not yet: certificates from an ACME service", edge::ACME),
     section("origins", "", "the Origin header of every request that has one", edge::ORIGINS),
     section(
         "auth",
@@ -72,8 +72,8 @@ pub(super) const SECTIONS: &[Section] = &[
         edge::FROM_UPSTREAM,
     )
     .borrowing("limits", &["max_message_size", "messages_per_second", "message_burst", "bytes_per_second"]),
-    section("route", "1 to 1,024", "the first match wins", proxy::ROUTE),
-    section("route.limits", "as there", "what is replaced for this route", &[]).borrowing(
+    section("route", "", "the first match wins", proxy::ROUTE),
+    section("route.limits", "nothing", "what is replaced for this route", &[]).borrowing(
         "limits",
         &[
             "max_message_size",
@@ -91,16 +91,16 @@ pub(super) const SECTIONS: &[Section] = &[
             "compression",
         ],
     ),
-    section("route.limits.from_upstream", "as there", "what a backend may send", &[]).borrowing(
+    section("route.limits.from_upstream", "nothing", "what a backend may send", &[]).borrowing(
         "limits.from_upstream",
         &["on_excess", "max_message_size", "messages_per_second", "message_burst", "bytes_per_second"],
     ),
-    section("route.origins", "as there", "what is replaced for this route", &[])
+    section("route.origins", "nothing", "what is replaced for this route", &[])
         .borrowing("origins", &["allow", "missing"]),
-    section("route.auth", "as there", "what is replaced for this route", &[])
+    section("route.auth", "nothing", "what is replaced for this route", &[])
         .borrowing("auth", &["required", "sources", "message_timeout", "on_expiry", "on_reject"]),
     section("upstream", "", "backends, each under its name", &[]),
-    section("upstream.NAME", "none", "a backend; `NAME` is what routes call it", proxy::UPSTREAM),
+    section("upstream.NAME", "", "a backend; `NAME` is what routes call it", proxy::UPSTREAM),
     section(
         "upstream.NAME.headers",
         "",
@@ -120,18 +120,18 @@ pub(super) const SECTIONS: &[Section] = &[
     section("rooms.duplicates", "", "messages that are sent again", rooms::DUPLICATES),
     section(
         "rooms.policy",
-        "none (up to 1,024)",
+        "none",
         "the first whose `match` fits a room's name holds; for what it does not say, `[rooms]` does, each key of \
          `history` by itself. One that an earlier one hides is a fault",
         rooms::POLICY,
     )
     .borrowing("rooms", &["max_members", "history", "create"]),
-    section("rooms.policy.history", "as there", "what is replaced for these rooms", &[])
+    section("rooms.policy.history", "nothing", "what is replaced for these rooms", &[])
         .borrowing("rooms.history", &["messages", "age", "bytes"]),
     section("rooms.store", "", "what outlasts the process", rooms::STORE),
-    section("rooms.hook", "none: no hook", "an application that is asked or told", rooms::HOOK),
+    section("rooms.hook", "no hook", "an application that is asked or told", rooms::HOOK),
     section("cluster", "", "not yet", rooms::CLUSTER),
-    section("admin", "none: no interface", "health, metrics, publishing and moderation", edge::ADMIN),
+    section("admin", "no interface", "health, metrics, publishing and moderation", edge::ADMIN),
 ];
 
 const TOP: &[Key] = &[

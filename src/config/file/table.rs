@@ -2,7 +2,6 @@
 use super::entry::{Entry, printable};
 use super::report::{Complaint, Place, Report};
 use super::schema::{self, Section};
-use super::units;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 use toml::de::DeTable;
@@ -166,16 +165,6 @@ impl<'d> Table<'d> {
             && entry.flag().is_some_and(|on| on != off)
         {
             entry.refuse_other_than(off.to_string());
-        }
-    }
-
-    /// Refuses a duration that is none of `accepted`.
-    pub fn only_duration(&self, key: &'static str, accepted: &[Duration]) {
-        if let Some(entry) = self.entry(key)
-            && entry.duration(Duration::ZERO..=Duration::MAX).is_some_and(|d| !accepted.contains(&d))
-        {
-            let accepted: Vec<String> = accepted.iter().map(|d| format!("\"{}\"", units::duration_text(*d))).collect();
-            entry.refuse_other_than(accepted.join(" or "));
         }
     }
 

@@ -148,10 +148,11 @@ mod tests {
         let interim = Interim::default();
         let mut between = Between::new(stream, interim.clone());
         interim.send(&hint());
-        let mut seen = vec![0; 42];
+        let expected = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
+        let mut seen = vec![0; expected.len()];
         let (flushed, read) = tokio::join!(between.flush(), peer.read_exact(&mut seen));
         flushed.unwrap();
         read.unwrap();
-        assert_eq!(seen, b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n");
+        assert_eq!(seen, expected);
     }
 }

@@ -16,7 +16,13 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::timeout;
+
+/// How long, and how much, a client is listened to that was answered already.
+const DISCARD: Duration = Duration::from_secs(2);
+const DISCARD_BYTES: usize = 1 << 20;
 
 /// Judges a request and answers it, unless the client takes it back. A stream that is granted an upgrade becomes a
 /// session's.
@@ -26,13 +32,15 @@ pub(super) async fn run(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
-    let (mut head, from) = match request::read(request) {
-        Ok(read) => read,
+    let (head, from) = request.into_parts();
+    let mut head = match request::read(head) {
+        Ok(head) => head,
         Err(Unread::Malformed) => return respond.send_reset(Reason::PROTOCOL_ERROR),
         Err(Unread::Status(status)) => {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = status;
-            return send::send(respond, response, false).await;
+            send::send(respond, response, false).await;
+            return discard(from).await;
         }
     };
     let is_head = head.method == Method::HEAD;
@@ -67,7 +75,11 @@ pub(super) async fn run(
         }
     };
     match (answer, tunnel) {
-        (Answer::Whole(response), _) => send::send(respond, response, is_head).await,
+        (Answer::Whole(response), None) => send::send(respond, response, is_head).await,
+        (Answer::Whole(response), Some(from)) => {
+            send::send(respond, response, is_head).await;
+            discard(from).await;
+        }
         (Answer::Switch(switch), Some(from)) => accept(switch, from, respond).await,
         // Admission grants an upgrade to CONNECT alone.
         (Answer::Switch(_), None) => respond.send_reset(Reason::INTERNAL_ERROR),
@@ -83,4 +95,20 @@ async fn accept(switch: Switch, from: RecvStream, mut respond: SendResponse<Byte
         drop(respond);
         switch.then.begin(Wire::Http2(Box::new(Http2::new(from, to))), Vec::new()).await;
     }
+}
+
+/// Waits a while for the end of a stream whose answer is complete. Dropped before, it would be reset (RFC 9113, section
+/// 8.1), which clients take for a fault; and a CONNECT that is refused is still open on the client's side.
+async fn discard(mut from: RecvStream) {
+    let ended = async {
+        let mut left = DISCARD_BYTES;
+        while let Some(Ok(data)) = poll_fn(|cx| from.poll_data(cx)).await {
+            let _ = from.flow_control().release_capacity(data.len());
+            left = left.saturating_sub(data.len());
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    let _ = timeout(DISCARD, ended).await;
 }

@@ -1,10 +1,9 @@
 //! Requests as they come by HTTP/2: what h2 lets pass although it is malformed (RFC 9113, section 8), and what is said
 //! otherwise than by HTTP/1.1.
-use h2::RecvStream;
 use h2::ext::Protocol;
 use hyper::header::{COOKIE, HOST, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, StatusCode};
 
 /// The most headers of a request, as by HTTP/1.1.
 const HEADERS_MAX: usize = 100;
@@ -17,12 +16,11 @@ pub(super) enum Unread {
     Status(StatusCode),
 }
 
-/// The head, with one `Cookie` as HTTP/1.1 has it, and the body.
-pub(super) fn read(request: Request<RecvStream>) -> Result<(Parts, RecvStream), Unread> {
-    let (mut head, body) = request.into_parts();
+/// The head, with one `Cookie` as HTTP/1.1 has it.
+pub(super) fn read(mut head: Parts) -> Result<Parts, Unread> {
     judge(&head)?;
     join_cookies(&mut head);
-    Ok((head, body))
+    Ok(head)
 }
 
 fn judge(head: &Parts) -> Result<(), Unread> {

@@ -19,14 +19,13 @@ pub(super) struct Exchange {
     /// The same, once the head of the answer has come.
     idle: Option<Duration>,
     expired: Cell<bool>,
+    broken: Cell<bool>,
     /// The request's body waits for `100 Continue`.
     held: Cell<bool>,
     /// Told of a `100 Continue`.
     pub(super) continues: Arc<Notify>,
     waiting: RefCell<Option<Waker>>,
     uploading: Cell<bool>,
-    /// The request's body cannot be read to its end.
-    torn: Cell<bool>,
 }
 
 impl Exchange {
@@ -39,11 +38,11 @@ impl Exchange {
             limit: Cell::new(limit),
             idle,
             expired: Cell::new(false),
+            broken: Cell::new(false),
             held: Cell::new(false),
             continues: Arc::default(),
             waiting: RefCell::new(None),
             uploading: Cell::new(true),
-            torn: Cell::new(false),
         })
     }
 
@@ -90,18 +89,18 @@ impl Exchange {
         self.expired.get()
     }
 
+    /// The client's body breaks off, or breaks the grammar.
+    pub(super) fn break_off(&self) {
+        self.broken.set(true);
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.get()
+    }
+
     /// The whole request is on its way, or its connection is gone.
     pub(super) fn upload_ended(&self) {
         self.uploading.set(false);
-    }
-
-    /// The request's body breaks off, or breaks the grammar: the client's fault, and not the backend's.
-    pub(super) fn tear(&self) {
-        self.torn.set(true);
-    }
-
-    pub(super) fn is_torn(&self) -> bool {
-        self.torn.get()
     }
 
     pub(super) fn is_uploading(&self) -> bool {

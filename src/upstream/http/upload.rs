@@ -33,8 +33,8 @@ impl Body for Upload {
             return Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::TimedOut).into())));
         };
         self.exchange.touch();
-        if let Some(Err(_)) = frame {
-            self.exchange.tear();
+        if let Some(Err(_)) = &frame {
+            self.exchange.break_off();
         }
         Poll::Ready(frame.map(|frame| {
             frame.map(|mut frame| {

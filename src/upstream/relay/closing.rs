@@ -12,6 +12,8 @@ use tokio::time::Instant;
 
 /// Time for the answer to a Close, and for the end of a frame that one must wait for.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for a client to take what its backend had said before it closed; the 2 s come after that.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The code that a backend gets where the gateway closes (RFC 6455, section 7.4.1).
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -70,8 +72,18 @@ impl Link {
         }
     }
 
-    /// The time of whoever was waited for is up.
-    pub(super) fn stop_waiting(&mut self) {
+    /// The time of whoever was waited for is up. A client that has not come to the Close yet is given more.
+    pub(super) fn stop_waiting(&mut self, now: Instant) {
+        if let Stage::AwaitClient(_) = self.stage
+            && let Some(until) = self.last_words_until
+        {
+            let has_come_to_it = self.seat.handle.peer.borrow().backlog() == 0;
+            if has_come_to_it || now < until {
+                self.last_words_until = (!has_come_to_it).then_some(until);
+                self.stage = Stage::AwaitClient(now + CLOSING_TIMEOUT);
+                return;
+            }
+        }
         self.waited = true;
         self.answer_for_the_other();
     }
@@ -113,6 +125,8 @@ impl Link {
             (Stage::Open, Halt::Closed(code, reason)) => {
                 self.end = Some(Close::from_peer(By::Upstream, code, &reason));
                 self.client_told = true;
+                let is_behind = self.seat.handle.peer.borrow().backlog() > 0;
+                self.last_words_until = is_behind.then_some(now + LAST_WORDS_TIMEOUT);
                 self.go_to(Stage::AwaitClient(now + CLOSING_TIMEOUT));
             }
             (Stage::Open, Halt::Gone(how)) => {

@@ -45,7 +45,7 @@ pub(super) const TLS: &[Key] = &[
     key(
         "client_ca",
         Text(PATH),
-        Prose("none"),
+        Prose("clients show none"),
         "PEM; a client must show a certificate that chains to one of these. All tables of a listener have the same, or none",
     ),
     table("acme"),
@@ -98,8 +98,18 @@ pub(super) const AUTH: &[Key] = &[
     key("secret_file", Text(PATH), NONE, "the secret; white space around it does not count"),
     key("generate_secret", Flag, Value("false"), "make `secret_file` where it is missing"),
     key("public_key", Text(PATH), NONE, "one public key in PEM"),
-    key("jwks", Text(PATH), NONE, "a key set of up to 64 keys: a path or a URL"),
-    key("jwks_refresh", Duration("10s", "1d"), Value("10m"), "how old a key set from a URL may grow"),
+    key(
+        "jwks",
+        Text(PATH),
+        NONE,
+        "a key set of up to 64 keys and 1 MiB: a path, `https://…`, or `http://…` of a loopback address",
+    ),
+    key(
+        "jwks_refresh",
+        Duration("1s", "1d"),
+        Value("10m"),
+        "how old a key set from a URL may grow; it is fetched up to a tenth sooner",
+    ),
     key("issuer", Text(TEXT), NONE, "the `iss` that a token must carry"),
     key("audience", List(&Text(TEXT), 0, 64), Value("[]"), "of which a token's `aud` must have one"),
     key("leeway", Duration("0s", "1h"), Value("30s"), "tolerance for clocks"),
@@ -151,7 +161,7 @@ pub(super) const LIMITS: &[Key] = &[
         "max_inflated_size",
         Size(0, MESSAGE_BYTES_MAX),
         Prose("no limit"),
-        "of a compressed message on its way to a backend; beyond it 4005",
+        "of a message on its way to a backend, inflated; beyond it 4005. Proxy routes",
     ),
     key("compression", Flag, Value("true"), "permessage-deflate in rooms and echo"),
 ];

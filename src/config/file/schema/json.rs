@@ -59,5 +59,5 @@ fn described(section: &Section) -> Value {
 }
 
 fn with_preset(about: &str, preset: &str) -> Value {
-    if preset.is_empty() { about.into() } else { format!("{about}. Default: {preset}").into() }
+    if preset.is_empty() { about.into() } else { format!("{about}. Without it: {preset}").into() }
 }

@@ -93,6 +93,8 @@ pub(super) const VARIABLE: Form = form("name of a variable", "^[^=]+$", 1024);
 /// Where something listens.
 pub(super) const HOST_PORT: Form = form("`\"HOST:PORT\"`", "^.+:[0-9]{1,5}$", 320);
 
+/// Most tables of one name.
+const TABLES_MAX: u64 = 1024;
 const DURATION: &str = "^[0-9]+(ms|s|m|h|d)$";
 const SIZE: &str = "^[0-9]+(KiB|MiB|GiB)$";
 
@@ -139,7 +141,8 @@ impl Kind {
             Kind::List(kind, least, most) => format!("list ({least} to {}): {}", grouped(*most as u64), kind.label()),
             Kind::Texts(_, form, most) => format!("table (up to {most}): {}", form.label),
             Kind::Table | Kind::Named(_) => "table".to_owned(),
-            Kind::Tables(_) => "list of tables".to_owned(),
+            Kind::Tables(0) => format!("tables (up to {})", grouped(TABLES_MAX)),
+            Kind::Tables(least) => format!("tables ({least} to {})", grouped(TABLES_MAX)),
         }
     }
 
@@ -164,7 +167,7 @@ impl Kind {
                 "type": "object", "maxProperties": most,
                 "propertyNames": names.schema(), "additionalProperties": form.schema(),
             }),
-            Kind::Tables(least) => json!({ "type": "array", "minItems": least, "maxItems": 1024 }),
+            Kind::Tables(least) => json!({ "type": "array", "minItems": least, "maxItems": TABLES_MAX }),
             Kind::Table => json!({ "type": "object" }),
             Kind::Named(names) => json!({ "type": "object", "propertyNames": names.schema() }),
         }

@@ -6,12 +6,20 @@ use super::{Borrowed, SECTIONS, Section};
 pub(in super::super) fn markdown() -> String {
     let listed = |section: &&Section| !section.name.is_empty() && !section.own.is_empty();
     let rows = SECTIONS.iter().filter(listed).map(|section| {
-        let header = section.header();
-        let header = format!("| **`{header}`** | | {} | {} |\n", section.preset, section.about);
+        let header = heading(section);
         let own: String = section.own.iter().filter_map(|key| row(section, key)).collect();
         header + &own + &section.borrowed.as_ref().map(borrowed).unwrap_or_default()
     });
     format!("| key | type (bounds) | default | meaning |\n|---|---|---|---|\n{}", rows.collect::<String>())
+}
+
+fn heading(section: &Section) -> String {
+    let (parent, name) = section.name.rsplit_once('.').unwrap_or(("", section.name));
+    let key = Section::named(parent).key(name);
+    let kind = key.map(|key| &key.kind).filter(|kind| matches!(kind, Kind::Tables(_))).map(Kind::label);
+    let preset =
+        if key.is_some_and(|key| matches!(key.preset, Preset::Required)) { "required" } else { section.preset };
+    format!("| **`{}`** | {} | {preset} | {} |\n", section.header(), kind.unwrap_or_default(), section.about)
 }
 
 /// One key; `None` where it is a table that is listed itself.

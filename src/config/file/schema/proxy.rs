@@ -60,14 +60,14 @@ pub(super) const UPSTREAM: &[Key] = &[
         "ca",
         Text(PATH),
         Prose("the system's"),
-        "PEM with the authorities that vouch for `https://` servers; a fault where there is none of those, as the \
-         next two",
+        "PEM with the authorities that vouch for `https://` servers; a fault without such a \
+         server",
     ),
     key(
         "certificate",
         Text(PATH),
         Prose("none"),
-        "PEM; shown to `https://` servers, with its `private_key`: both or none",
+        "PEM; shown to `https://` servers, with its `private_key`; a fault without such a server",
     ),
     key("private_key", Text(PATH), Prose("none"), "PEM; of `certificate`"),
     key(

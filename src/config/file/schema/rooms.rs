@@ -75,16 +75,16 @@ pub(super) const POLICY: &[Key] = &[
 pub(super) const STORE: &[Key] = &[key(
     "path",
     Text(PATH),
-    Prose("see right"),
-    "the folder of bans and durable history; default: the first of `STATE_DIRECTORY` (systemd), else `data` beside \
-     the file",
+    Prose("`$STATE_DIRECTORY`, else `data`"),
+    "the folder of bans and durable history. Of several that systemd names the first; `data` is beside the file",
 )];
 
-const URL: Form = form("`\"http://HOST:PORT/PATH\"` (1,024 bytes)", r"^http://[^/?#@\s]+([/?][^#\s]*)?$", 1024);
+const URL: Form =
+    form("`\"https://HOST:PORT/PATH\"`, `\"http://…\"` (1,024 bytes)", r"^https?://[^/?#@\s]+([/?][^#\s]*)?$", 1024);
 const EVENTS: Kind = Words(&["connect", "join", "publish", "occupied", "vacated", "joined", "left"]);
 
 pub(super) const HOOK: &[Key] = &[
-    key("url", Text(URL), Required, "`https://`: not yet"),
+    key("url", Text(URL), Required, "the certificate of `https://` must chain to an authority of the system"),
     key(
         "events",
         List(&EVENTS, 1, 64),

@@ -230,3 +230,21 @@ async fn times_of_the_client_end_the_session() {
     };
     assert_eq!(join(link.run(), ends).await.0.close.number, Some(1012));
 }
+
+#[tokio::test(start_paused = true)]
+async fn pings_of_a_backend_keep_no_client_from_being_idle() {
+    let idle = Limits { idle_timeout: Some(Duration::from_secs(60)), ..limits() };
+    let start = Instant::now();
+    let ended = relayed(idle, Rsv::None, async |mut ends| {
+        for _ in 0..2 {
+            advance(Duration::from_secs(25)).await;
+            ends.backend.write_all(&frame(Opcode::Ping, b"")).await.unwrap();
+            settle().await;
+            expect(&mut ends.client, &frame(Opcode::Ping, b"")).await;
+        }
+        assert_eq!(rest(&mut ends.client).await, frame(Opcode::Close, &close(4014, "idle")));
+        assert_eq!(start.elapsed().as_secs(), 60);
+    })
+    .await;
+    assert_eq!(ended.close.number, Some(4014));
+}

@@ -87,9 +87,9 @@ async fn a_client_that_takes_nothing_is_dead_and_one_that_takes_little_is_slow()
             backend.write_all(&frame(Opcode::Pong, b"")).await.ok();
         }
         assert_eq!(start.elapsed().as_secs(), 48);
-        (client, backend)
+        drop((client, backend));
     };
-    let (ended, _ends) = join(link.run(), ends).await;
+    let (ended, ()) = join(link.run(), ends).await;
     assert_eq!((ended.close.number, &*ended.close.reason), (Some(4014), "client takes nothing"));
 }
 
@@ -105,9 +105,9 @@ async fn a_backend_that_takes_nothing_is_unavailable() {
             pass(8).await;
             client.write_all(&masked(Opcode::Pong, b"")).await.ok();
         }
-        (client, backend)
+        drop((client, backend));
     };
-    let (ended, _ends) = join(link.run(), ends).await;
+    let (ended, ()) = join(link.run(), ends).await;
     assert_eq!((ended.close.number, &*ended.close.reason), (Some(4012), "upstream takes nothing"));
 }
 
@@ -178,4 +178,45 @@ async fn a_relay_is_small() {
     let size = size_of_val(&link.run());
     println!("a relay's future takes {size} bytes");
     assert!(size <= 1536, "{size} bytes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_client_gets_all_that_its_backend_said_before_it_closed() {
+    let (mut client, client_wire) = duplex(1000);
+    let (mut backend, backend_wire) = duplex(1 << 20);
+    let link = link(Wire::Pipe(client_wire), Wire::Pipe(backend_wire), &limits(), Rsv::None);
+    let said = [frame(Opcode::Binary, &[5; 20_000]), frame(Opcode::Close, &close(1000, "all"))].concat();
+    let ends = async {
+        backend.write_all(&said).await.unwrap();
+        let mut got = Vec::new();
+        while got.len() < said.len() {
+            pass(1).await;
+            let mut part = [0; 1000];
+            let count = client.read(&mut part).await.unwrap();
+            assert!(count > 0, "cut off after {} bytes", got.len());
+            got.extend_from_slice(&part[..count]);
+        }
+        assert!(got == said);
+        client.write_all(&masked(Opcode::Close, &close(1000, ""))).await.unwrap();
+        expect(&mut backend, &masked(Opcode::Close, &close(1000, ""))).await;
+    };
+    let (ended, ()) = join(link.run(), ends).await;
+    assert_eq!(ended.close, Close::from_peer(By::Upstream, Some(1000), "all"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_no_last_words_is_given_up() {
+    let (client, client_wire) = duplex(1000);
+    let (mut backend, backend_wire) = duplex(1 << 20);
+    let link = link(Wire::Pipe(client_wire), Wire::Pipe(backend_wire), &limits(), Rsv::None);
+    let ends = async {
+        backend.write_all(&frame(Opcode::Binary, &[5; 20_000])).await.unwrap();
+        backend.write_all(&frame(Opcode::Close, &close(1000, ""))).await.unwrap();
+        pass(29).await;
+        assert!(timeout(Duration::ZERO, backend.read_u8()).await.is_err(), "it was given up too early");
+        pass(4).await;
+        assert_eq!(read_masked(&mut backend).await, (0x88, close(1000, "")));
+        drop(client);
+    };
+    join(link.run(), ends).await;
 }
