@@ -158,6 +158,17 @@ async fn trailers_pass() {
 }
 
 #[tokio::test]
+async fn early_hints_come_before_the_answer() {
+    let Some((_backend, gateway)) = application().await else { return };
+    for version in VERSIONS {
+        let told = curl(&gateway, &[version, "-i", &url(&gateway, "/app/hints")]).await.to_ascii_lowercase();
+        let (hints, answer) = told.split_once("\r\n\r\n").unwrap();
+        assert!(hints.contains(" 103") && hints.contains("rel=preload"), "{version}: {told}");
+        assert!(answer.contains(" 200") && answer.ends_with("hinted"), "{version}: {told}");
+    }
+}
+
+#[tokio::test]
 async fn events_arrive_as_they_are_sent() {
     let Some((mut backend, gateway)) = application().await else { return };
     let mut number = 0;

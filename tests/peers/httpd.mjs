@@ -38,6 +38,10 @@ const app = {
   },
   // Answers before it has read the body.
   "/early": (_, response) => response.writeHead(413, { "Content-Type": "text/plain" }).end("too much"),
+  "/hints": (_, response) => {
+    response.writeEarlyHints({ link: "</style.css>; rel=preload; as=style" });
+    response.end("hinted");
+  },
 };
 
 const server = createServer((request, response) => {
