@@ -186,7 +186,7 @@ impl Gate {
         self.count_handshake(entrance, &origin)?;
         let route = route.ok_or_else(|| match head.method {
             // To a host, which has no path (RFC 9110, section 9.3.6).
-            Method::CONNECT if !upgrade::is_asked(head) => request::not_served(),
+            Method::CONNECT if head.version != Version::HTTP_2 => request::not_served(),
             _ => Refusal::no_route(),
         })?;
         let upgrade = Upgrade::read(&self.config.auth, head)?;

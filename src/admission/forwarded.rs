@@ -73,9 +73,9 @@ fn contains(networks: &[IpNet], ip: IpAddr) -> bool {
 pub fn is_host(text: &str) -> bool {
     let Ok(authority) = text.parse::<Authority>() else { return false };
     // What is no number would be a part of the name to some, and cut off by others.
-    let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    let is_number = |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
     let port = text.strip_prefix(authority.host());
-    port.is_some_and(|port| port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+    port.is_some_and(|port| matches!(port, "" | ":") || port.strip_prefix(':').is_some_and(is_number))
 }
 
 /// The client of a request. `X-Forwarded-*` and `Forwarded` (RFC 7239) are looked at only where the
@@ -184,9 +184,25 @@ mod tests {
         {
             assert!(is_host(good), "{good}");
         }
-        for bad in
-            ["", " ", "a b", "a/b", "a@b", "@b", "a?b", "a#b", "a%20b", "\u{e9}.test", "a,b c", "[::1", "::1]", "a:b:c"]
-        {
+        for bad in [
+            "",
+            " ",
+            "a b",
+            "a/b",
+            "a@b",
+            "@b",
+            "a?b",
+            "a#b",
+            "a%20b",
+            "\u{e9}.test",
+            "a,b c",
+            "[::1",
+            "::1]",
+            "a:b:c",
+            "a:b",
+            "a:+1",
+            "a:65536",
+        ] {
             assert!(!is_host(bad), "{bad}");
         }
     }

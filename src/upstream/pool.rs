@@ -133,7 +133,7 @@ impl Upstreams {
     }
 
     /// Takes the addresses that names have now.
-    fn relist(&self) {
+    pub(super) fn relist(&self) {
         self.pools.iter().for_each(|pool| pool.listed().relist(&pool.trust));
         self.changed.notify_one();
     }

@@ -105,9 +105,10 @@ async fn an_answer_that_breaks_off_is_reset() {
 #[tokio::test]
 async fn a_request_that_is_taken_back_ends_at_the_backend() {
     let (_gateway, origin, mut http2) = behind().await;
-    // Before its answer, and within.
-    for head in ["", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"] {
-        let (_answer, mut to) = http2.begin(request("POST", "/live/a"), false).await.unwrap();
+    // Before its answer, and within; with a body that is still to come, and without.
+    let half = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf";
+    for (method, head) in [("GET", ""), ("GET", half), ("POST", ""), ("POST", half)] {
+        let (_answer, mut to) = http2.begin(request(method, "/live/a"), method == "GET").await.unwrap();
         let (mut server, _) = origin.asked().await;
         server.send(head).await;
         to.send_reset(Reason::CANCEL);

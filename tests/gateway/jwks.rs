@@ -150,7 +150,8 @@ async fn old_keys_serve_while_the_source_is_down() {
     let source = Source::start(Answer::keys(&[&key])).await;
     let gateway = start(&source, "jwks_refresh = \"1d\"").await;
     assert_eq!(status(&gateway, &key.token("alice")).await, 101);
-    let large = format!("{{\"keys\": [], \"filler\": \"{}\"}}", "x".repeat(1 << 20));
+    // Good, but for what is wrong with each.
+    let large = set(&[&key]).replacen('{', &format!("{{\"filler\": \"{}\",", "x".repeat(1 << 20)), 1);
     let many: Vec<SigningKey> = (0..65).map(|n| SigningKey::new(&n.to_string())).collect();
     let endless = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n200000\r\n{}", "x".repeat(0x20_0000));
     let good = set(&[&key]);
