@@ -58,7 +58,9 @@ async fn a_validator_tells_good_files_from_bad_ones() {
         let messages =
             fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file).with_extension("txt")).unwrap();
         let mut errors = messages.lines().filter(|line| line.starts_with("error: "));
-        if errors.any(|line| SEEN_BY_SCHEMA.iter().any(|words| line.contains(words))) {
+        // Ranges of durations stand in descriptions alone.
+        let seen = |line: &str| !line.contains("between \"") && SEEN_BY_SCHEMA.iter().any(|words| line.contains(words));
+        if errors.any(seen) {
             assert!(fault.is_string(), "{file} is valid:\n{messages}");
             refused += 1;
         }
