@@ -14,7 +14,7 @@ use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, interval};
 
 /// Connections of one server that are kept for another request, on each shard.
-const IDLE_MAX: usize = 32;
+pub(super) const IDLE_MAX: usize = 128;
 /// How long one is kept.
 const IDLE_TIME: Duration = Duration::from_secs(30);
 /// How often those that are too old, or that the server has closed, are put away.

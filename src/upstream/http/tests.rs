@@ -1,4 +1,5 @@
 #![allow(clippy::unwrap_used)]
+use super::line::IDLE_MAX;
 use super::*;
 use crate::config::{self, Backend, Transport};
 use crate::outbox::wire::{Socket, Stream};
@@ -86,7 +87,7 @@ async fn few_connections_are_kept_and_not_for_long() {
     let test = async {
         let (lines, kept) = (Rc::new(Lines::default()), server(false));
         let mut ends = Vec::new();
-        for _ in 0..40 {
+        for _ in 0..IDLE_MAX + 8 {
             let (line, end) = line(&kept).await;
             lines.give_back(line, &ended());
             ends.push(end);
@@ -96,7 +97,7 @@ async fn few_connections_are_kept_and_not_for_long() {
         drop(lines.take(&kept).unwrap());
         assert_eq!(ends.pop().unwrap().read(&mut [0]).await.unwrap(), 0);
         let again: Vec<Line> = std::iter::from_fn(|| lines.take(&kept)).collect();
-        assert_eq!(again.len(), 31);
+        assert_eq!(again.len(), IDLE_MAX - 1);
         for line in again {
             lines.give_back(line, &ended());
         }
