@@ -3,6 +3,8 @@ mod framing;
 mod guard;
 mod interim;
 
+pub(super) use framing::is_request_line;
+
 use super::answer::{Answer, Switch};
 use super::leftover::Leftover;
 use super::patient::Patient;

@@ -52,6 +52,7 @@ mod running;
 mod schema;
 mod smuggling;
 mod smuggling_corpus;
+mod smuggling_http2;
 mod stopping;
 mod tls;
 mod tokens;

@@ -8,7 +8,7 @@ use std::pin::pin;
 use tokio::time::timeout;
 
 #[path = "../smuggling/case.rs"]
-mod case;
+pub mod case;
 
 /// What the gateway says of every request, and only the gateway: a line that a client forged is none of these.
 const SAID: [&str; 7] = [
@@ -22,7 +22,7 @@ const SAID: [&str; 7] = [
 ];
 
 /// `/bare/*`, stripped, to the same backend.
-const BARE: &str = r#"
+pub const BARE: &str = r#"
 [[route]]
 path = "/bare/*"
 service = "proxy"

@@ -55,6 +55,13 @@ enum Method {
     Other,
 }
 
+/// Whether a request with this method and target keeps the grammar, by whatever version it came.
+pub(in crate::front) fn is_request_line(method: &str, target: &str) -> bool {
+    let mut walker = Walker::new();
+    let parts = [method, " ", target, " HTTP/1.1\r\n"];
+    parts.iter().all(|part| walker.walk(part.as_bytes()).is_none()) && walker.state == State::Field(Field::Start)
+}
+
 impl Walker {
     pub(super) fn new() -> Walker {
         Walker { state: State::Line(Line::Start), head: Head::new() }
