@@ -1,5 +1,6 @@
 //! The upgrade towards a backend (RFC 6455, section 4.1): what is sent, and what is believed of the answer.
 use super::headers;
+use super::http;
 use super::server::{Lease, Proxied, Server};
 use crate::outbox::wire::{Stream, Wire};
 use crate::ws::{self, Rsv};
@@ -93,7 +94,8 @@ pub(super) async fn upgrade(stream: Stream, lease: Lease, forward: Forward<'_>) 
     let key = BASE64_STANDARD.encode(rand::random::<[u8; 16]>());
     let request = request(server, &forward, &key).map_err(|e| bad(e.to_string()))?;
     let offer = Offer::of(&request);
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| bad(e.to_string()))?;
+    let http1 = http1::Builder::new().max_buf_size(http::BUFFER_MAX).handshake(TokioIo::new(stream));
+    let (mut sender, connection) = http1.await.map_err(|e| bad(e.to_string()))?;
     // It ends with the upgrade, or when nobody wants the answer or its body any more.
     tokio::spawn(connection.with_upgrades());
     let mut answer = match timeout(ANSWER_TIMEOUT, sender.send_request(request)).await {
@@ -101,6 +103,7 @@ pub(super) async fn upgrade(stream: Stream, lease: Lease, forward: Forward<'_>) 
         Err(_) => return Err(unavailable(StatusCode::GATEWAY_TIMEOUT, server, "no answer in time")),
     };
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        http::judge(&answer).map_err(|e| bad(e.to_owned()))?;
         return Err(Unopened::Answer(refusal(answer)));
     }
     let rsv = offer.judge(answer.headers(), &ws::accept_key(key.as_bytes())).map_err(|e| bad(e.to_owned()))?;

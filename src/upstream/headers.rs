@@ -14,7 +14,7 @@ pub(super) fn for_backend(forward: &Forward<'_>, host: HeaderValue, rules: &Head
     let mut headers = HeaderMap::with_capacity(forward.headers.len() + 12);
     headers.insert(header::HOST, host);
     for (name, value) in forward.headers {
-        if !is_ours(name) {
+        if !is_ours(name) && !is_ruled(name, rules) {
             headers.append(name, value.clone());
         }
     }
@@ -98,9 +98,11 @@ pub(super) fn for_client(headers: &mut HeaderMap, received: Version) {
     add_via(headers, received);
 }
 
-/// What may stand in trailers of a request: nothing that only the gateway may say, and nothing of one hop.
-pub(super) fn clean_trailers(trailers: &mut HeaderMap) {
-    let names: Vec<HeaderName> = trailers.keys().filter(|name| is_ours(name)).cloned().collect();
+/// What may stand in trailers of a request: nothing that only the gateway may say, nothing that the upstream's rules
+/// name, and nothing of one hop.
+pub(super) fn clean_trailers(trailers: &mut HeaderMap, rules: &HeaderRules) {
+    let unwanted = |name: &&HeaderName| is_ours(name) || is_ruled(name, rules);
+    let names: Vec<HeaderName> = trailers.keys().filter(unwanted).cloned().collect();
     for name in names {
         trailers.remove(name);
     }
@@ -135,17 +137,27 @@ const HOP_BY_HOP: [&str; 9] = [
     "http2-settings",
 ];
 
-/// Whether the gateway alone says this to a backend. An underscore counts as a hyphen: CGI and WSGI make one name of
-/// both, so that a client could forge the one with the other.
+/// Whether the gateway alone says this to a backend.
 fn is_ours(name: &HeaderName) -> bool {
-    let name = match name.as_str() {
-        name if name.contains('_') => Cow::Owned(name.replace('_', "-")),
-        name => Cow::Borrowed(name),
-    };
-    match &*name {
+    match &*hyphened(name) {
         "host" | "content-length" | "expect" | "forwarded" | "x-real-ip" | "x-client-id" => true,
         "sec-websocket-key" | "sec-websocket-accept" | "sec-websocket-version" | "sec-websocket-protocol" => true,
-        name => name.starts_with("x-forwarded"),
+        name => name.starts_with("x-forwarded") || HOP_BY_HOP.contains(&name),
+    }
+}
+
+/// Whether the upstream's rules set or remove this.
+fn is_ruled(name: &HeaderName, rules: &HeaderRules) -> bool {
+    let mut ruled = rules.remove.iter().chain(rules.set.iter().map(|(name, _)| name));
+    ruled.any(|ruled| hyphened(ruled) == hyphened(name))
+}
+
+/// A name as CGI and WSGI see it, which make one name of an underscore and a hyphen: a client could forge the one with
+/// the other.
+fn hyphened(name: &HeaderName) -> Cow<'_, str> {
+    match name.as_str() {
+        name if name.contains('_') => Cow::Owned(name.replace('_', "-")),
+        name => Cow::Borrowed(name),
     }
 }
 

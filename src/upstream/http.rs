@@ -9,6 +9,8 @@ pub use download::Download;
 pub use hints::Hints;
 pub use line::Lines;
 
+pub(super) use line::BUFFER_MAX;
+
 use super::handshake::Forward;
 use super::headers;
 use super::pool::{Affinity, Upstreams};
@@ -109,7 +111,7 @@ impl Lines {
             status: StatusCode::SERVICE_UNAVAILABLE,
             reason: format!("upstream {} has no server", configured.name),
         };
-        let mut upload = Some(Upload::new(body, exchange.clone()));
+        let mut upload = Some(Upload::new(body, exchange.clone(), configured.clone()));
         for server in upstreams.candidates(upstream, affinity) {
             let Some(body) = upload.take() else { break };
             let mut request = request(&server, method, &forward, body).map_err(|e| Unanswered::bad(&server, e))?;
@@ -156,6 +158,7 @@ impl Lines {
                     answered = &mut answer => break answered,
                     () = exchange.continues.notified(), if exchange.is_held() => exchange.release(),
                     () = &mut waited, if exchange.is_held() => exchange.release(),
+                    () = exchange.uploaded.notified() => (),
                     () = quiet.expired() => return Sent::Failed(Unanswered::late(&line.server)),
                 }
             }
@@ -196,6 +199,8 @@ fn listen(request: &mut Request<Upload>, exchange: &Exchange, hints: Option<Hint
             *hint.status_mut() = status;
             *hint.headers_mut() = answer.headers().clone();
             headers::for_client(hint.headers_mut(), answer.version());
+            // It has no body (RFC 9110, section 8.6).
+            hint.headers_mut().remove(header::CONTENT_LENGTH);
             hints.tell(hint);
         }
     });
@@ -244,7 +249,7 @@ fn frame(headers: &mut HeaderMap, asked: &HeaderMap, body: &Upload) {
 }
 
 /// Whether an answer can be passed on: it must have one framing that all parsers understand alike (RFC 9112, section 6).
-fn judge(answer: &Response<Incoming>) -> Result<(), &'static str> {
+pub(super) fn judge(answer: &Response<Incoming>) -> Result<(), &'static str> {
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err("101 to a request that asked for no upgrade");
     }

@@ -58,7 +58,7 @@ async fn early_hints_are_passed_on() {
     let mut client = gateway.raw().await;
     client.send(head("GET /live/x", "")).await;
     let (mut server, _) = origin.asked().await;
-    let hint = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\r\n";
+    let hint = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nContent-Length: 5\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\r\n";
     server.send(hint).await;
     let told = client.read_head().await;
     assert_eq!((told.status, told.header("link")), (103, Some("</a.css>; rel=preload")));

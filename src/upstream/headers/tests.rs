@@ -106,6 +106,25 @@ fn the_rest_is_passed_on() {
 }
 
 #[test]
+fn a_rule_holds_for_both_spellings_of_a_name() {
+    let name = |name: &str| name.parse::<HeaderName>().unwrap();
+    let rules = HeaderRules {
+        set: vec![(name("x-tenant-id"), HeaderValue::from_static("ours"))],
+        remove: vec![name("x_internal-user")],
+    };
+    let forged = [("x_tenant_id", "forged"), ("X-Tenant_Id", "forged"), ("X-Internal-User", "root"), ("x-own", "1")];
+    let headers = map(&forged);
+    let sent = for_backend(&forward(&headers), HeaderValue::from_static("backend:9000"), &rules);
+    let mut expected = [&TOLD[..], &[("x-own", "1"), ("x-tenant-id", "ours")]].concat();
+    expected.sort_unstable();
+    assert_eq!(lines(&sent), expected);
+    let mut trailers = headers;
+    trailers.append("transfer_encoding", HeaderValue::from_static("chunked"));
+    clean_trailers(&mut trailers, &rules);
+    assert_eq!(lines(&trailers), [("x-own", "1")]);
+}
+
+#[test]
 fn the_chain_and_the_client_are_told() {
     let headers = HeaderMap::new();
     let mut known = forward(&headers);

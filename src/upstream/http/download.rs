@@ -62,7 +62,8 @@ impl Body for Download {
         };
         self.waiting = false;
         self.exchange.touch();
-        self.ended = frame.is_none() || self.body.is_end_stream();
+        let is_last = |frame: &Result<Frame<Bytes>, _>| frame.as_ref().is_ok_and(Frame::is_trailers);
+        self.ended = frame.as_ref().is_none_or(is_last) || self.body.is_end_stream();
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 

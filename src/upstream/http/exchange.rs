@@ -14,10 +14,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub(super) struct Exchange {
     /// When the last byte moved, either way.
     moved: Cell<Instant>,
-    /// How long nothing may move now.
-    limit: Cell<Option<Duration>>,
-    /// The same, once the head of the answer has come.
+    /// How long nothing may move between the end of the request and the head of the answer, beside `idle`.
+    response: Option<Duration>,
+    /// How long nothing may move.
     idle: Option<Duration>,
+    answered: Cell<bool>,
     expired: Cell<bool>,
     broken: Cell<bool>,
     /// The request's body waits for `100 Continue`.
@@ -26,24 +27,34 @@ pub(super) struct Exchange {
     pub(super) continues: Arc<Notify>,
     waiting: RefCell<Option<Waker>>,
     uploading: Cell<bool>,
+    /// Told when the whole request is on its way: another time counts then.
+    pub(super) uploaded: Notify,
 }
 
 impl Exchange {
     /// `response`: the most time between the last byte of the request and the head of its answer; `idle`: the most time
     /// in which nothing moves.
     pub(super) fn new(response: Option<Duration>, idle: Option<Duration>) -> Rc<Exchange> {
-        let limit = response.into_iter().chain(idle).min();
         Rc::new(Exchange {
             moved: Cell::new(Instant::now()),
-            limit: Cell::new(limit),
+            response,
             idle,
+            answered: Cell::new(false),
             expired: Cell::new(false),
             broken: Cell::new(false),
             held: Cell::new(false),
             continues: Arc::default(),
             waiting: RefCell::new(None),
             uploading: Cell::new(true),
+            uploaded: Notify::new(),
         })
+    }
+
+    /// How long nothing may move now.
+    fn limit(&self) -> Option<Duration> {
+        let waits = !self.uploading.get() && !self.answered.get();
+        let response = if waits { self.response } else { None };
+        response.into_iter().chain(self.idle).min()
     }
 
     /// Something moved.
@@ -53,7 +64,7 @@ impl Exchange {
 
     /// From here on `idle_timeout` alone counts.
     pub(super) fn head_has_come(&self) {
-        self.limit.set(self.idle);
+        self.answered.set(true);
         self.touch();
     }
 
@@ -101,6 +112,8 @@ impl Exchange {
     /// The whole request is on its way, or its connection is gone.
     pub(super) fn upload_ended(&self) {
         self.uploading.set(false);
+        self.touch();
+        self.uploaded.notify_one();
     }
 
     pub(super) fn is_uploading(&self) -> bool {
@@ -108,7 +121,8 @@ impl Exchange {
     }
 }
 
-/// Waits for the time in which nothing moves. Its timer is not set anew for every byte, but looks when it fires.
+/// Waits for the time in which nothing moves. Its timer is not set anew for every byte, but looks when it fires; whoever
+/// polls it does so again when [`Exchange::uploaded`] tells of a shorter time.
 pub(super) struct Quiet {
     exchange: Rc<Exchange>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -121,9 +135,12 @@ impl Quiet {
 
     pub(super) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let Some(limit) = self.exchange.limit.get() else { return Poll::Pending };
+            let Some(limit) = self.exchange.limit() else { return Poll::Pending };
             let due = self.exchange.moved.get() + limit;
             let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+            if timer.deadline() > due {
+                timer.as_mut().reset(due);
+            }
             ready!(timer.as_mut().poll(cx));
             if due <= Instant::now() {
                 self.exchange.expired.set(true);

@@ -20,7 +20,7 @@ const IDLE_TIME: Duration = Duration::from_secs(30);
 /// How often those that are too old, or that the server has closed, are put away.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// The largest head of an answer, and what is read ahead of one body.
-const BUFFER_MAX: usize = 64 * 1024;
+pub(in crate::upstream) const BUFFER_MAX: usize = 64 * 1024;
 
 /// A connection to a server. Dropping it closes it.
 pub(super) struct Line {
@@ -83,9 +83,9 @@ impl Lines {
         Some(idle.remove(place).line)
     }
 
-    /// An answer has ended. Where the request has not, as an answer may come early, its connection is kept when it has.
+    /// An answer has ended. Where the request has not, as an answer may come early, its connection goes on until it has.
     pub(super) fn give_back(self: &Rc<Self>, line: Line, exchange: &Rc<Exchange>) {
-        if exchange.is_held() || line.sender.is_closed() || line.server.upstream.proxy_protocol {
+        if exchange.is_held() || line.sender.is_closed() {
             return;
         }
         if !exchange.is_uploading() {
@@ -105,6 +105,9 @@ impl Lines {
     }
 
     fn keep(&self, line: Line) {
+        if line.server.upstream.proxy_protocol {
+            return;
+        }
         let mut all = self.0.borrow_mut();
         let idle = all.entry(Arc::as_ptr(&line.server)).or_default();
         if idle.len() == IDLE_MAX {

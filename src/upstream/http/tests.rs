@@ -3,11 +3,13 @@ use super::line::IDLE_MAX;
 use super::*;
 use crate::config::{self, Backend, Transport};
 use crate::outbox::wire::{Socket, Stream};
+use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty};
 use std::future::poll_fn;
-use std::task::Poll;
-use tokio::io::AsyncReadExt;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, advance, timeout};
 
@@ -30,7 +32,14 @@ async fn the_time_in_which_nothing_moves() {
         (seconds(10), None, 10, None),
     ] {
         let exchange = Exchange::new(response, idle);
-        let (began, mut quiet) = (Instant::now(), Quiet::new(exchange.clone()));
+        let mut quiet = Quiet::new(exchange.clone());
+        // While the request is on its way, the second alone counts too.
+        let alone = timeout(Duration::from_secs(3600), Quiet::new(exchange.clone()).expired()).await.is_err();
+        assert_eq!(alone, then.is_none());
+        exchange.touch();
+        assert!(is_pending(pin!(quiet.expired())).await);
+        exchange.upload_ended();
+        let began = Instant::now();
         assert!(is_pending(pin!(quiet.expired())).await);
         advance(Duration::from_secs(first - 1)).await;
         exchange.touch();
@@ -47,7 +56,8 @@ async fn the_time_in_which_nothing_moves() {
 #[tokio::test]
 async fn a_body_is_held_until_it_may_flow() {
     let exchange = Exchange::new(None, None);
-    let mut upload = Upload::new(Box::pin(Empty::new().map_err(|never| match never {})), exchange.clone());
+    let (upstream, empty) = (config::Upstream::new("test", Vec::new()), Empty::new().map_err(|never| match never {}));
+    let mut upload = Upload::new(Box::pin(empty), exchange.clone(), upstream.into());
     exchange.hold();
     {
         let mut next = pin!(upload.frame());
@@ -135,6 +145,86 @@ async fn the_sweep_closes_what_is_old() {
         let sweep = tokio::task::spawn_local(lines.clone().sweep());
         assert_eq!(end.read(&mut [0]).await.unwrap(), 0);
         sweep.abort();
+    };
+    local.run_until(test).await;
+}
+
+/// A body that ends when the sender of its pieces is dropped.
+struct Pieces(mpsc::Receiver<Bytes>);
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.0.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    }
+}
+
+/// What answers a request whose body is still to come, the way to send it, and the server's end of the connection.
+async fn answered(
+    lines: &Rc<Lines>,
+    server: &Arc<Server>,
+    answer: &str,
+) -> (Response<Download>, mpsc::Sender<Bytes>, UnixStream) {
+    let (line, mut end) = line(server).await;
+    let (pieces, body) = mpsc::channel(1);
+    let exchange = Exchange::new(None, None);
+    let upload = Upload::new(Box::pin(Pieces(body)), exchange.clone(), server.upstream.clone());
+    let mut request = Request::post("/").body(upload).unwrap();
+    request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    let serve = async {
+        assert_ne!(end.read(&mut [0; 512]).await.unwrap(), 0);
+        end.write_all(answer.as_bytes()).await.unwrap();
+    };
+    let (sent, ()) = tokio::join!(lines.exchange(line, &exchange, request), serve);
+    let Sent::Answered(answer) = sent else { panic!("no answer") };
+    (answer, pieces, end)
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_early_leaves_its_request_to_go_on() {
+    let local = LocalSet::new();
+    let test = async {
+        // Kept afterwards, or not.
+        for proxy_protocol in [false, true] {
+            let (lines, server) = (Rc::new(Lines::default()), server(proxy_protocol));
+            let (answer, pieces, mut end) =
+                answered(&lines, &server, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+            drop(answer);
+            pieces.send(Bytes::from_static(b"more")).await.unwrap();
+            drop(pieces);
+            let (mut received, whole) = (Vec::new(), b"4\r\nmore\r\n0\r\n\r\n");
+            while received.len() < whole.len() {
+                assert_ne!(end.read_buf(&mut received).await.unwrap(), 0, "{received:?}");
+            }
+            assert_eq!(received, whole);
+            if proxy_protocol {
+                assert_eq!(end.read(&mut [0]).await.unwrap(), 0);
+            }
+        }
+    };
+    local.run_until(test).await;
+}
+
+#[tokio::test]
+async fn trailers_end_an_answer() {
+    let local = LocalSet::new();
+    let test = async {
+        let (lines, server) = (Rc::new(Lines::default()), server(false));
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x\r\n\r\n0\r\nX: 1\r\n\r\n";
+        let (answer, pieces, _end) = answered(&lines, &server, chunked).await;
+        drop(pieces);
+        let mut download = answer.into_body();
+        while !download.frame().await.unwrap().unwrap().is_trailers() {}
+        // Nobody asks for more behind trailers.
+        drop(download);
+        let kept = async {
+            while lines.take(&server).is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(10), kept).await.unwrap();
     };
     local.run_until(test).await;
 }

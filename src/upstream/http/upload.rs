@@ -1,24 +1,27 @@
 //! A request's body on its way to a backend.
 use super::exchange::{Exchange, Quiet};
 use super::{BodyError, Source};
+use crate::config::Upstream;
 use crate::upstream::headers;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 /// Pulled by hyper as the backend takes it, so that a client is read no faster than that.
 pub(super) struct Upload {
     source: Source,
     exchange: Rc<Exchange>,
+    upstream: Arc<Upstream>,
     quiet: Quiet,
 }
 
 impl Upload {
-    pub(super) fn new(source: Source, exchange: Rc<Exchange>) -> Upload {
-        Upload { source, quiet: Quiet::new(exchange.clone()), exchange }
+    pub(super) fn new(source: Source, exchange: Rc<Exchange>, upstream: Arc<Upstream>) -> Upload {
+        Upload { source, quiet: Quiet::new(exchange.clone()), exchange, upstream }
     }
 }
 
@@ -36,10 +39,11 @@ impl Body for Upload {
         if let Some(Err(_)) = &frame {
             self.exchange.break_off();
         }
+        let rules = &self.upstream.headers;
         Poll::Ready(frame.map(|frame| {
             frame.map(|mut frame| {
                 if let Some(trailers) = frame.trailers_mut() {
-                    headers::clean_trailers(trailers);
+                    headers::clean_trailers(trailers, rules);
                 }
                 frame
             })
