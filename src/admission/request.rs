@@ -33,6 +33,12 @@ pub(super) fn not_served() -> Refusal {
     Refusal::plain(StatusCode::METHOD_NOT_ALLOWED, Refused::Method, message).ordinary()
 }
 
+/// Whether a request has no Origin because none is sent with its method: browsers leave it out where a page is opened,
+/// and where a page asks its own server (Fetch, section 3.2).
+pub(super) fn says_no_origin(head: &Parts) -> bool {
+    [Method::GET, Method::HEAD].contains(&head.method) && !head.headers.contains_key(ORIGIN)
+}
+
 /// Whether a browser asks what a page of another origin may do: it sends no credentials then (Fetch, section 4.8).
 pub(super) fn is_preflight(head: &Parts) -> bool {
     head.method == Method::OPTIONS

@@ -55,6 +55,27 @@ async fn a_foreign_origin_is_refused_by_status() {
     }
 }
 
+/// Browsers send none when a page is opened.
+#[tokio::test]
+async fn a_missing_origin_matters_where_browsers_would_send_one() {
+    let origin = Origin::start().await;
+    let rules = format!("{OPEN}{ORIGINS}missing = \"deny\"\n");
+    let gateway = Gateway::start(&format!("{PLAIN}{rules}{}", proxy(&[origin.port]))).await;
+    for (line, from, status) in [
+        ("GET /live/x", "", 204),
+        ("HEAD /live/x", "", 204),
+        ("GET /live/x", "Origin: https://evil.test\r\n", 403),
+        ("GET /live/x", "Origin:\r\n", 403),
+        ("POST /live/x", "", 403),
+        ("DELETE /live/x", "", 403),
+        ("OPTIONS /live/x", "", 403),
+        ("POST /live/x", "Origin: https://app.test\r\n", 204),
+    ] {
+        let (answer, asked) = ask(&gateway, &origin, &head(line, from)).await;
+        assert_eq!((answer.status, asked.is_some()), (status, status == 204), "{line} {from}");
+    }
+}
+
 /// Browsers send cookies with what other sites make them ask.
 #[tokio::test]
 async fn a_cookie_counts_for_unsafe_methods_only_where_the_request_says_where_it_is_from() {
