@@ -47,7 +47,7 @@ async fn a_shortage_of_descriptors_makes_no_server_unhealthy() {
     let backend = Recorder::start(switch).await;
     let health = "health = { interval = \"1s\", timeout = \"1s\", rise = 1, fall = 1 }";
     let config = format!(
-        "[server]\nshards = 1\n[log]\nlevel = \"debug\"\n{OPEN}{}{}",
+        "[server]\nshards = 1\nlog = \"info,wsgate::upstream=debug\"\n{OPEN}{}{}",
         listener("127.0.0.1:0", "header_timeout = \"10m\""),
         upstream(&[&http(&backend)], health),
     );
