@@ -26,7 +26,8 @@ use std::time::{Duration, Instant};
 use thread::{Running, ShardParts};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Barrier, mpsc};
+use tokio::sync::Barrier;
+use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -34,7 +35,7 @@ use tokio::time::timeout;
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// What sessions have beyond the drain's window, for their last Close.
 const GRACE: Duration = Duration::from_secs(5);
-/// Servers that may wait for the shards to be told of them; then checks wait.
+/// Servers that a shard may be behind with, when it is told whose sessions are to be closed.
 const LOST_SERVERS: usize = 64;
 
 /// The parts that the main thread keeps.
@@ -109,9 +110,11 @@ async fn serve(config: Arc<Config>, path: &Path, program: &str) -> Result<(), St
     }
     let (gate, metrics) = (parts.gate.clone(), parts.metrics.clone());
     serving.spawn(async move { gate.fetch_keys(&metrics).await });
-    let (lost, servers) = mpsc::channel(LOST_SERVERS);
+    let (lost, _) = broadcast::channel(LOST_SERVERS);
+    for intake in &intakes {
+        serving.spawn(lose(lost.subscribe(), intake.clone()));
+    }
     serving.spawn(parts.upstreams.clone().run(lost));
-    serving.spawn(lose(servers, intakes.clone()));
     if let Some(period) = watchdog_period() {
         let (health, notifier) = (parts.health.clone(), notifier.clone());
         serving.spawn(async move { notifier.watch(period, &health).await });
@@ -362,11 +365,16 @@ fn accept(acceptor: Arc<Acceptor>, bound: Vec<Bound>) -> JoinSet<()> {
     accepting
 }
 
-/// Tells every shard of servers whose sessions are to be closed.
-async fn lose(mut servers: mpsc::Receiver<u64>, shards: Vec<Intake>) {
-    while let Some(server) = servers.recv().await {
-        for shard in &shards {
-            shard.lose(server).await;
+/// Tells a shard of servers whose sessions are to be closed. Each for itself: one whose queue is full must not keep the
+/// others from hearing it.
+async fn lose(mut servers: broadcast::Receiver<u64>, shard: Intake) {
+    loop {
+        match servers.recv().await {
+            Ok(server) => shard.lose(server).await,
+            Err(RecvError::Lagged(missed)) => {
+                tracing::warn!(missed, "a shard was not told of servers that are unhealthy: their sessions stay");
+            }
+            Err(RecvError::Closed) => return,
         }
     }
 }

@@ -76,6 +76,11 @@ impl Peer {
         self.taken
     }
 
+    /// Why the socket cannot be written any more.
+    pub fn failed(&self) -> Option<io::ErrorKind> {
+        self.failed
+    }
+
     /// Writes `bytes` at once where nothing waits before them; queues what does not fit. For the
     /// relay, whose bytes lie in a buffer that is about to be used again.
     pub fn write_through(&mut self, bytes: &[u8]) -> Flush {

@@ -70,6 +70,17 @@ impl Then {
             }
         }
     }
+
+    /// The client has gone before the answer was out. A backend that has upgraded for it is told; takes at most 2 s.
+    pub(super) async fn abandon(self) {
+        match self {
+            Then::Session { around, admitted, backend: Some(backend), opens, .. } => {
+                drop((admitted, opens));
+                backend.leave(&around.shard.scratch).await;
+            }
+            Then::Session { backend: None, .. } | Then::Refusal { .. } => (),
+        }
+    }
 }
 
 impl Front {

@@ -129,8 +129,9 @@ fn accept(switch: Switch, upgrade: OnUpgrade) -> Response<Body> {
     }
     let then = switch.then;
     tokio::task::spawn_local(async move {
-        if let Some((stream, early)) = upgraded(upgrade).await {
-            then.begin(stream.into(), early).await;
+        match upgraded(upgrade).await {
+            Some((stream, early)) => then.begin(stream.into(), early).await,
+            None => then.abandon().await,
         }
     });
     response

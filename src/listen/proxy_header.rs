@@ -149,11 +149,16 @@ fn ends(source: impl Into<IpAddr>, destination: impl Into<IpAddr>, [a, b, c, d]:
 
 /// What a proxy adds, from this place to the end: a type, a length and a value each. Nothing of it is used.
 fn check_added(header: &[u8], mut place: usize) -> Result<(), &'static str> {
+    let mut summed = false;
     while place < header.len() {
         let [kind, high, low] = *header[place..].first_chunk::<3>().ok_or("an addition that is cut off")?;
         let (begin, length) = (place + 3, usize::from(u16::from_be_bytes([high, low])));
         let value = header.get(begin..begin + length).ok_or("an addition that is cut off")?;
         if kind == TYPE_CRC32C {
+            // Each costs as much as the whole header is long.
+            if std::mem::replace(&mut summed, true) {
+                return Err("two checksums");
+            }
             let sum = <[u8; 4]>::try_from(value).map_err(|_| "a checksum that is not of 4 bytes")?;
             // Computed with zeros in its own place.
             let parts = [&header[..begin], &[0; 4], &header[begin + 4..]];

@@ -1,5 +1,6 @@
 //! Active checks: a server is asked whether it is well, on the main thread.
 use super::server::Server;
+use crate::outbox::wire::Stream;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -8,7 +9,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, broadcast};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -22,7 +23,13 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("wsgate/", env!("CARGO_PKG_VERSION")));
 
 /// Checks a server each `interval`. `lost` is told its number where its sessions are to be closed.
-pub(super) async fn watch(server: Arc<Server>, places: Arc<Semaphore>, lost: mpsc::Sender<u64>) {
+pub(super) async fn watch(server: Arc<Server>, places: Arc<Semaphore>, lost: broadcast::Sender<u64>) {
+    // Where nobody listens there are no sessions.
+    let lose = || drop(lost.send(server.number()));
+    // It may have been found unhealthy while its sessions were to stay.
+    if server.closes_sessions() {
+        lose();
+    }
     let interval = server.upstream.health.interval;
     // Servers that were made together are not checked together.
     sleep(interval.mul_f64(rand::random_range(0.5..1.0))).await;
@@ -30,26 +37,36 @@ pub(super) async fn watch(server: Arc<Server>, places: Arc<Semaphore>, lost: mps
     while let Ok(place) = places.acquire().await {
         let outcome = check(&server).await;
         drop(place);
-        if outcome.is_ok() {
+        if let Some(Ok(())) = outcome {
             server.connected();
         }
-        if server.checked(&outcome) == Some(false) && server.upstream.close_on_unhealthy {
-            // Where nobody listens there are no sessions.
-            let _ = lost.send(server.number()).await;
+        let turned = outcome.and_then(|outcome| server.checked(&outcome));
+        if turned == Some(false) && server.upstream.close_on_unhealthy {
+            lose();
         }
         sleep(interval.mul_f64(rand::random_range(0.9..1.1))).await;
     }
 }
 
-/// One check, within `timeout`.
+/// One check, within `timeout`. `None` where the gateway itself lacks something: that says nothing of the server.
 ///
 /// # Errors
 /// Why the server is not well, in words for the log.
-async fn check(server: &Server) -> Result<(), String> {
-    let health = &server.upstream.health;
-    let deadline = Instant::now() + health.timeout;
-    let stream = server.reach(None, health.timeout).await.map_err(|why| why.to_string())?;
-    let Some(path) = &health.path else { return Ok(()) };
+async fn check(server: &Server) -> Option<Result<(), String>> {
+    let deadline = Instant::now() + server.upstream.health.timeout;
+    match server.reach(None, server.upstream.health.timeout).await {
+        Ok(stream) => Some(ask(server, stream, deadline).await),
+        Err(why) if why.is_own() => {
+            tracing::debug!(target: "wsgate::upstream", server = %server, %why, "could not be checked");
+            None
+        }
+        Err(why) => Some(Err(why.to_string())),
+    }
+}
+
+/// What is asked behind a connection, where a path is configured.
+async fn ask(server: &Server, stream: Stream, deadline: Instant) -> Result<(), String> {
+    let Some(path) = &server.upstream.health.path else { return Ok(()) };
     let request = request(server, path).map_err(|error| error.to_string())?;
     let connecting =
         http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX).handshake(TokioIo::new(stream));

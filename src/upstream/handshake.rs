@@ -2,8 +2,11 @@
 use super::headers;
 use super::http;
 use super::server::{Lease, Proxied, Server};
+use crate::close::Code;
+use crate::outbox::Peer;
+use crate::outbox::ending::{Awaits, linger};
 use crate::outbox::wire::{Stream, Wire};
-use crate::ws::{self, Rsv};
+use crate::ws::{self, Opcode, Rsv, masked_frame};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -13,6 +16,7 @@ use hyper::client::conn::http1;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
+use std::cell::RefCell;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -70,6 +74,15 @@ pub struct Backend {
 impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Backend").field("headers", &self.headers).field("lease", &self.lease).finish_non_exhaustive()
+    }
+}
+
+impl Backend {
+    /// Says that no client comes (1001, RFC 6455, section 7.4.1), and ends the connection. Takes at most 2 s.
+    pub async fn leave(self, scratch: &RefCell<Vec<u8>>) {
+        let mut peer = Peer::new(self.wire);
+        peer.push(masked_frame(Opcode::Close, &(Code::GoingAway as u16).to_be_bytes(), rand::random()));
+        linger(&RefCell::new(peer), scratch, Awaits::End).await;
     }
 }
 

@@ -12,7 +12,7 @@ use hyper::StatusCode;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, broadcast};
 use tokio::time::Instant;
 use tokio_rustls::rustls::ClientConfig;
 
@@ -100,7 +100,7 @@ impl Upstreams {
 
     /// Looks names up, and checks whether servers are well, for as long as it is polled. `lost` is told the number of
     /// each server whose sessions are to be closed.
-    pub async fn run(self: Arc<Self>, lost: mpsc::Sender<u64>) {
+    pub async fn run(self: Arc<Self>, lost: broadcast::Sender<u64>) {
         let mut upkeep = Upkeep::default();
         loop {
             let (mut sources, mut servers) = (Vec::new(), Vec::new());
@@ -273,6 +273,9 @@ impl Listed {
                 });
             }
         }
+        // Only of those that are still configured: what is kept of others goes with their source.
+        let is_listed = |known: &Server| self.servers.iter().any(|server| server.number() == known.number());
+        known.iter().filter(|known| !is_listed(known)).for_each(|known| known.source.remember(known));
         self.turns.reset(self.servers.len());
     }
 

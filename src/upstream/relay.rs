@@ -208,6 +208,7 @@ impl Link {
         if let Err(halt) = self.pump_backend(cx, now) {
             self.backend_halted(halt, now);
         }
+        self.end_unheard(now);
         self.end_waiting_for_frame();
         self.seat.shard.count_backlog(&self.seat.handle);
         self.stage != before
@@ -312,15 +313,18 @@ impl Link {
                 return;
             }
             Due::PongMissing => {
-                let missing = self.up.missing_sign(&self.seat.handle.peer.borrow(), now);
+                let jam = self.is_jammed();
+                let missing = self.up.missing_sign(&self.seat.handle.peer.borrow(), jam, now);
                 match missing {
                     None => return,
                     Some(Missing::Pong) => Close::because(Code::Idle, "heartbeat lost"),
                     Some(Missing::Progress) => Close::because(Code::Idle, "client takes nothing"),
                 }
             }
-            // What it may not send yet is on its way.
-            Due::Idle if self.up.times.paused().is_some() => return self.up.times.message(now),
+            // What either may not send yet is on its way.
+            Due::Idle if self.up.times.paused().or(self.down.times.paused()).is_some() => {
+                return self.up.times.message(now);
+            }
             Due::Idle => Close::because(Code::Idle, "idle"),
             Due::Expired => Close::because(Code::AuthFailed, "token expired"),
             Due::AuthMissing => Close::gateway(Code::AuthRequired),
@@ -329,9 +333,15 @@ impl Link {
         self.close(close, Told::GoingAway, now);
     }
 
+    /// Whether neither side is read, since the other takes nothing.
+    fn is_jammed(&self) -> bool {
+        self.up.is_held_up() && self.down.is_held_up()
+    }
+
     fn on_backend_due(&mut self, due: Due, now: Instant) {
+        let jam = self.is_jammed();
         let silent = match due {
-            Due::PongMissing => match self.down.missing_sign(self.backend.get_mut(), now) {
+            Due::PongMissing => match self.down.missing_sign(self.backend.get_mut(), jam, now) {
                 None => return,
                 Some(Missing::Pong) => "upstream does not answer",
                 Some(Missing::Progress) => "upstream takes nothing",

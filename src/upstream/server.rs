@@ -9,6 +9,7 @@ use crate::outbox::wire::Stream;
 use arc_swap::ArcSwapOption;
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, InvalidHeaderValue};
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +23,10 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 /// The gateway's own wants in `io::Error::raw_os_error`: no descriptors left for the process, or the system.
 const NO_DESCRIPTORS: [i32; 2] = [24, 23];
+
+/// How long it is known how a server does at an address that its name no longer has, and of how many.
+const LEFT_FOR: Duration = Duration::from_secs(60);
+const LEFT_MAX: usize = 64;
 
 /// The TLS of an upstream's servers; none while nothing was read, or where no server has it.
 pub(super) type Trust = Arc<ArcSwapOption<ClientConfig>>;
@@ -49,6 +54,16 @@ pub(super) struct Source {
     pub(super) used: AtomicUsize,
     pub(super) connect_failures: AtomicU64,
     pub(super) ejections: AtomicU64,
+    /// Addresses that it no longer has, the oldest first: names with many give out some of them at a time.
+    left: Mutex<VecDeque<Left>>,
+}
+
+/// An address that a name no longer has, and what is kept for when it comes back.
+#[derive(Debug)]
+struct Left {
+    address: Address,
+    kept: Arc<Kept>,
+    since: Instant,
 }
 
 /// Where it is.
@@ -61,6 +76,7 @@ pub(super) enum Place {
 }
 
 /// What of a server outlasts a change of its configuration.
+#[derive(Debug)]
 struct Kept {
     number: u64,
     /// Sessions and requests that use it now.
@@ -98,7 +114,7 @@ pub(super) enum Why {
 
 impl Why {
     /// The gateway's own fault, which says nothing of the server.
-    fn is_own(&self) -> bool {
+    pub(super) fn is_own(&self) -> bool {
         match self {
             Why::Late | Why::Unresolved(_) => false,
             Why::Failed(error) => {
@@ -147,7 +163,31 @@ impl Source {
                 Err(_) => Place::Named(Name::new(host, *port)),
             },
         };
-        Source { url: configured.url.clone(), place, used: 0.into(), connect_failures: 0.into(), ejections: 0.into() }
+        Source {
+            url: configured.url.clone(),
+            place,
+            used: 0.into(),
+            connect_failures: 0.into(),
+            ejections: 0.into(),
+            left: Mutex::default(),
+        }
+    }
+
+    /// Remembers for a while how the server does at an address that was left.
+    pub(super) fn remember(&self, server: &Server) {
+        let Some(address) = server.address.clone() else { return };
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.push_back(Left { address, kept: server.kept.clone(), since: Instant::now() });
+        if left.len() > LEFT_MAX {
+            left.pop_front();
+        }
+    }
+
+    fn recall(&self, address: &Address) -> Option<Arc<Kept>> {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.retain(|left| left.since.elapsed() < LEFT_FOR);
+        let place = left.iter().position(|left| left.address == *address)?;
+        left.remove(place).map(|left| left.kept)
     }
 
     /// One for each server that it stands for now, at least one.
@@ -204,12 +244,14 @@ impl Server {
             Some(address) => hash(format!("{} {address}", configured.url).as_bytes()),
             None => hash(configured.url.as_bytes()),
         };
-        let kept = Arc::new(Kept {
+        let new = || Kept {
             number: NUMBERS.fetch_add(1, Relaxed),
             used: 0.into(),
             dialing: 0.into(),
             condition: Mutex::default(),
-        });
+        };
+        let known = address.as_ref().and_then(|address| source.recall(address));
+        let kept = known.unwrap_or_else(|| Arc::new(new()));
         Server { upstream, configured, source, address, hash, trust, kept }
     }
 

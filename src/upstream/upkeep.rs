@@ -4,7 +4,7 @@ use super::names::{self, LOOKUPS_MAX, LookUp};
 use super::server::{Place, Server, Source};
 use std::collections::HashMap;
 use std::sync::Arc;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, broadcast};
 use tokio::task::{AbortHandle, JoinSet};
 
 /// All of them; they end when this is dropped.
@@ -40,7 +40,7 @@ impl Upkeep {
     }
 
     /// Checks these and no others.
-    pub(super) fn check_servers(&mut self, servers: &[Arc<Server>], lost: &mpsc::Sender<u64>) {
+    pub(super) fn check_servers(&mut self, servers: &[Arc<Server>], lost: &broadcast::Sender<u64>) {
         let found = servers.iter().filter(|server| server.address.is_some());
         let checking = &self.checking;
         self.checks.keep(found, |server| check::watch(server, checking.clone(), lost.clone()));

@@ -109,3 +109,16 @@ async fn a_file_that_has_changed_brings_other_servers_and_leaves_sockets() {
     gateway.wait_for_log(|line| line.contains("needs a restart")).await;
     assert_eq!((status(&gateway).await, one.requests("/live")), (101, 2), "but its servers are there");
 }
+
+#[tokio::test]
+async fn sockets_of_a_server_that_is_unhealthy_already_are_closed_when_that_is_asked_for() {
+    let (backend, well) = backend().await;
+    let gateway = gateway(&[&backend], "").await;
+    let mut client = gateway.open("/live/x").await;
+    well.store(false, SeqCst);
+    turned(&gateway, &backend, "is unhealthy").await;
+    let config = gateway.folder.read("gateway.toml");
+    gateway.folder.write("gateway.toml", config.replace(CHECKS, &format!("close_on_unhealthy = true\n{CHECKS}")));
+    gateway.signal("HUP");
+    assert_eq!(client.closed().await, (4012, "upstream is unhealthy".to_owned()));
+}

@@ -137,7 +137,8 @@ impl Remote {
     async fn rest(&self, due: Instant) {
         while timeout_at(due, self.wanted.notified()).await.is_ok() {
             if !self.progress.borrow().was_demanded() {
-                self.progress.send_modify(|progress| progress.demanded = Some(Instant::now()));
+                // Together: who sees that it was demanded must see that it goes on.
+                self.progress.send_modify(|progress| (progress.busy, progress.demanded) = (true, Some(Instant::now())));
                 return;
             }
         }

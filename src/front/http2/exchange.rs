@@ -18,6 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 /// How long, and how much, a client is listened to that was answered already.
@@ -95,9 +96,13 @@ async fn accept(switch: Switch, from: RecvStream, mut respond: SendResponse<Byte
     let mut response = Response::new(());
     *response.headers_mut() = switch.headers;
     remove_hop(response.headers_mut());
-    if let Ok(to) = respond.send_response(response, false) {
-        drop(respond);
-        switch.then.begin(Wire::Http2(Box::new(Http2::new(from, to))), Vec::new()).await;
+    match respond.send_response(response, false) {
+        Ok(to) => {
+            drop(respond);
+            switch.then.begin(Wire::Http2(Box::new(Http2::new(from, to))), Vec::new()).await;
+        }
+        // Not here: this ends with the connection.
+        Err(_) => drop(spawn_local(switch.then.abandon())),
     }
 }
 

@@ -159,6 +159,12 @@ async fn a_checksum_is_held_to() {
         changed[place] ^= 0x10;
         assert!(outcome(&changed).await.0.is_err(), "byte {place}");
     }
+    // The first fits; each is work, so there is no second.
+    let mut header = second(0x21, 0x11, &[&IPV4, &[3, 0, 4, 0, 0, 0, 0], &[3, 0, 4, 1, 1, 1, 1]]);
+    let sum = crc32c(header.iter().copied());
+    let place = header.len() - 11;
+    header[place..place + 4].copy_from_slice(&sum.to_be_bytes());
+    assert!(matches!(outcome(&header).await.0, Err(Fault::Malformed("two checksums"))));
 }
 
 #[tokio::test]

@@ -205,3 +205,22 @@ fn authorities() {
         assert_eq!(server.authority(), written);
     }
 }
+
+#[tokio::test]
+async fn a_backend_whose_client_has_gone_is_told() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstreams = upstreams(&[listener.local_addr().unwrap().port()], 0, true);
+    let (headers, reply) = (HeaderMap::new(), format!("{GOOD}\r\n"));
+    let opening = upstreams.open(0, forward(&headers));
+    let (backend, (mut stream, _)) = futures_util::future::join(opening, answer(&listener, &reply)).await;
+    let scratch = RefCell::new(vec![0; 1000]);
+    let told = async {
+        let mut told = Vec::new();
+        stream.read_to_end(&mut told).await.unwrap();
+        drop(stream);
+        told
+    };
+    let ((), told) = futures_util::future::join(backend.unwrap().leave(&scratch), told).await;
+    let [0x88, 0x82, a, b, _, _, x, y] = told[..] else { panic!("{told:?}") };
+    assert_eq!([x ^ a, y ^ b], 1001_u16.to_be_bytes());
+}

@@ -6,7 +6,7 @@ use hyper::StatusCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, advance};
 
@@ -51,7 +51,7 @@ fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
 impl World {
     fn run(mut self) -> World {
         // The channel's other end may go: no session asks to be closed.
-        self.run = tokio::spawn(self.upstreams.clone().run(mpsc::channel(1).0));
+        self.run = tokio::spawn(self.upstreams.clone().run(broadcast::channel(1).0));
         self
     }
 
@@ -190,11 +190,29 @@ async fn look_ups_that_hang_are_bounded() {
     };
     let configured = Arc::new(Upstream::new("live", (0..20).map(server).collect()));
     let upstreams = Upstreams::with_look_up(std::slice::from_ref(&configured), look_up);
-    let run = tokio::spawn(upstreams.clone().run(mpsc::channel(1).0));
+    let run = tokio::spawn(upstreams.clone().run(broadcast::channel(1).0));
     advance(LOOKUP_EVERY * 10).await;
     for _ in 0..20 {
         tokio::task::yield_now().await;
     }
     assert_eq!(asked.load(Relaxed), LOOKUPS_MAX);
     run.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_comes_back_soon_is_the_server_it_was() {
+    let (one, both) = (&["127.0.0.2:80"][..], &["127.0.0.1:80", "127.0.0.2:80"][..]);
+    let world = world(Some(both)).run();
+    world.settle().await;
+    let number = || world.servers().iter().find(|s| s.to_string().contains("127.0.0.1")).map(|s| s.number());
+    let before = number();
+    assert!(before.is_some());
+    for (away, is_known) in [(LOOKUP_EVERY, true), (2 * Duration::from_secs(60), false)] {
+        world.set(Some(one));
+        world.after(away.mul_f64(1.2)).await;
+        assert_eq!(number(), None);
+        world.set(Some(both));
+        world.after(LOOKUP_EVERY.mul_f64(1.2)).await;
+        assert_eq!(number() == before, is_known, "away for {away:?}");
+    }
 }

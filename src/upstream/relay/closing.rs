@@ -35,7 +35,7 @@ pub(super) enum Stage {
     Open,
     /// The client's Close was forwarded, and the backend's is awaited until then.
     AwaitBackend(Instant),
-    /// The backend's Close was forwarded, and the client's is awaited until then.
+    /// The backend's Close was forwarded, or made up, and the client's is awaited until then.
     AwaitClient(Instant),
     /// The gateway closes, and the backend's frame must end first; until then.
     AwaitFrameEnd(Instant),
@@ -88,6 +88,18 @@ impl Link {
         self.answer_for_the_other();
     }
 
+    /// Who cannot be written, and is not read while the other takes nothing, would never be missed.
+    pub(super) fn end_unheard(&mut self, now: Instant) {
+        let failed = self.backend.get_mut().failed();
+        if self.down.is_held_up() && failed.is_some() {
+            self.backend_halted(Halt::Gone(failed), now);
+        }
+        let failed = self.seat.handle.peer.borrow().failed();
+        if self.up.is_held_up() && failed.is_some() {
+            self.client_halted(Halt::Gone(failed), now);
+        }
+    }
+
     /// Nothing more of the client can be forwarded.
     pub(super) fn client_halted(&mut self, halt: Halt, now: Instant) {
         match (self.stage, halt) {
@@ -111,6 +123,8 @@ impl Link {
                 self.backend_told = true;
                 self.go_to(Stage::Over);
             }
+            // Its answer would reach nobody, but what is queued for it does.
+            (Stage::AwaitClient(_), Halt::Deaf) if self.last_words_until.is_some() => (),
             (Stage::AwaitClient(_), Halt::Gone(_) | Halt::Fault(_) | Halt::Excess(_) | Halt::Deaf) => {
                 self.answer_for_the_other();
             }
@@ -125,15 +139,18 @@ impl Link {
             (Stage::Open, Halt::Closed(code, reason)) => {
                 self.end = Some(Close::from_peer(By::Upstream, code, &reason));
                 self.client_told = true;
-                let is_behind = self.seat.handle.peer.borrow().backlog() > 0;
-                self.last_words_until = is_behind.then_some(now + LAST_WORDS_TIMEOUT);
-                self.go_to(Stage::AwaitClient(now + CLOSING_TIMEOUT));
+                self.await_client(now);
             }
             (Stage::Open, Halt::Gone(how)) => {
                 let reason = format!("upstream connection lost: {}", end_of_connection(how));
                 self.end = Some(Close { by: By::Upstream, ..Close::because(Code::UpstreamUnavailable, reason) });
+                // There is nobody to tell.
+                self.backend_told = true;
+                self.await_client(now);
                 self.tell_client();
-                self.go_to(Stage::Over);
+                if self.last_words_until.is_none() {
+                    self.go_to(Stage::Over);
+                }
             }
             (Stage::Open, Halt::Fault(Fault::TooLarge)) => {
                 self.close(Close::because(Code::UpstreamUnavailable, "upstream message too large"), Told::TooBig, now);
@@ -153,6 +170,13 @@ impl Link {
             // The client is read to its end, which says why it cannot be written.
             (Stage::Open | Stage::AwaitClient(_) | Stage::Over, _) => (),
         }
+    }
+
+    /// The client's Close is awaited, from when it has taken what it is behind with.
+    fn await_client(&mut self, now: Instant) {
+        let is_behind = self.seat.handle.peer.borrow().backlog() > 0;
+        self.last_words_until = is_behind.then_some(now + LAST_WORDS_TIMEOUT);
+        self.go_to(Stage::AwaitClient(now + CLOSING_TIMEOUT));
     }
 
     /// The Close that will not come is made up from the one that came. A Close for which the end of a frame was

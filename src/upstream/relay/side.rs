@@ -44,6 +44,8 @@ pub(super) struct Side {
     taken: u64,
     /// It was pinged then; else the queue was in the way.
     pinged: bool,
+    /// Pings of the gateway that it has not answered; a pong is free for each of them.
+    pongs_due: u32,
     /// Its next time may have come nearer.
     pub nearer: bool,
 }
@@ -122,6 +124,7 @@ impl Side {
             ping_owed: false,
             taken: 0,
             pinged: false,
+            pongs_due: 0,
             nearer: false,
         }
     }
@@ -164,17 +167,24 @@ impl Side {
     pub(super) fn pinged(&mut self, peer: &Peer, now: Instant) {
         self.taken = peer.taken();
         self.pinged = true;
+        self.pongs_due = self.pongs_due.saturating_add(1);
         self.times.pinged(now);
     }
 
-    /// The time for a sign is up; says what it has not shown. Of one that is not read there is nothing to be seen, and
-    /// one that takes what is queued for it is slow, not dead.
-    pub(super) fn missing_sign(&mut self, peer: &Peer, now: Instant) -> Option<Missing> {
-        if self.paused {
-            self.times.rest(now);
-            return None;
-        }
+    /// Whether it is not read for as long as the other side takes nothing.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.paused && self.times.paused().is_none()
+    }
+
+    /// The time for a sign is up; says what it has not shown. Of one that is not read there is nothing to be seen, but
+    /// in a `jam`, where neither side is read: somebody must begin to take. One that takes what is queued for it is
+    /// slow, not dead.
+    pub(super) fn missing_sign(&mut self, peer: &Peer, jam: bool, now: Instant) -> Option<Missing> {
         match peer.backlog() {
+            _ if self.paused && !jam => {
+                self.times.rest(now);
+                None
+            }
             0 if self.pinged => Some(Missing::Pong),
             1.. if self.taken == peer.taken() => Some(Missing::Progress),
             _ => {
@@ -198,6 +208,7 @@ impl Side {
         let reads = if self.inflated.is_some() { READS_PER_TURN_INFLATING } else { READS_PER_TURN };
         for _ in 0..reads {
             if to.poll_flush(cx) == Poll::Ready(Flush::Failed) {
+                self.paused = false;
                 return Err(Halt::Deaf);
             }
             self.paused = to.backlog() > turn.high_mark || (reach == Reach::All && self.times.paused().is_some());
@@ -276,9 +287,12 @@ impl Side {
             if at < bytes.len() && reach == Reach::All && self.must_pause(turn.now) {
                 return Ok(at);
             }
-            let Side { walker, meter, inflated, in_data_frame, .. } = self;
+            let Side { walker, meter, inflated, in_data_frame, pongs_due, .. } = self;
             let Some(piece) = walker.next(bytes, &mut at).map_err(Halt::Fault)? else { return Ok(at) };
-            let count = Count::of(&piece, turn.nonce);
+            let answers = *pongs_due > 0
+                && matches!(&piece, Piece::Control { opcode: Control::Pong, payload, .. } if **payload == turn.nonce);
+            // The gateway itself asked for it.
+            let count = if answers { Count::NOTHING } else { Count::of(&piece) };
             if let (Some(inflated), Piece::Data { range, tally, part, .. }) = (inflated, &piece) {
                 let payload = &bytes[range.end - tally.payload as usize..range.end];
                 let spare = &mut turn.shard.inflater.borrow_mut();
@@ -300,7 +314,7 @@ impl Side {
                     *in_data_frame = walker.in_data_frame();
                     self.times.message(turn.now);
                 }
-                Piece::Control { opcode: Control::Pong, payload, .. } if *payload == turn.nonce => (),
+                Piece::Control { opcode: Control::Pong, .. } if answers => *pongs_due -= 1,
                 Piece::Control { opcode: Control::Close, raw, payload } => {
                     run.add_apart(raw);
                     self.closed = true;
@@ -326,7 +340,7 @@ impl Side {
 impl Count {
     const NOTHING: Count = Count { data: false, messages: 0, extra: 0, payload: 0 };
 
-    fn of(piece: &Piece<'_>, nonce: [u8; 8]) -> Count {
+    fn of(piece: &Piece<'_>) -> Count {
         match piece {
             Piece::Data { tally, .. } => Count {
                 data: true,
@@ -335,8 +349,6 @@ impl Count {
                 payload: tally.payload,
             },
             Piece::Control { opcode: Control::Close, .. } => Count::NOTHING,
-            // Asked for by the gateway itself.
-            Piece::Control { opcode: Control::Pong, payload, .. } if **payload == nonce => Count::NOTHING,
             Piece::Control { opcode: Control::Ping | Control::Pong, payload, .. } => {
                 Count { data: false, messages: 0, extra: 1, payload: payload.len() as u64 }
             }

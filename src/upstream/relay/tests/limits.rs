@@ -218,3 +218,36 @@ async fn a_close_waits_for_the_end_of_a_frame_whose_backend_is_paused() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pong_is_free_once_for_each_ping() {
+    let limits = Limits { messages_per_second: Some(10), message_burst: 3, ..with_pings() };
+    let ended = relayed(limits, Rsv::None, async |mut ends| {
+        let pong = masked(Opcode::Pong, &client_ping(&mut ends.client).await);
+        read_masked(&mut ends.backend).await;
+        for _ in 0..5 {
+            ends.client.write_all(&pong).await.unwrap();
+            settle().await;
+        }
+        // The first is swallowed; what was not asked for is nothing of the gateway's, and the last is too much.
+        expect(&mut ends.backend, &pong.repeat(3)).await;
+        assert_eq!(rest(&mut ends.client).await[2..4], 4004u16.to_be_bytes());
+    })
+    .await;
+    assert_eq!(ended.close.number, Some(4004));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_is_not_idle_while_its_backend_is_paused() {
+    let (messages_per_second, on_excess) = (Some(1), OnExcess::Pause);
+    let from_upstream = FromUpstream { messages_per_second, message_burst: 1, on_excess, ..FromUpstream::UNLIMITED };
+    let limits = Limits { from_upstream, idle_timeout: Some(Duration::from_millis(700)), ..limits() };
+    let ended = relayed(limits, Rsv::None, async |mut ends| {
+        let messages = frame(Opcode::Text, b"m").repeat(5);
+        ends.backend.write_all(&messages).await.unwrap();
+        expect(&mut ends.client, &messages).await;
+        assert_eq!(rest(&mut ends.client).await, frame(Opcode::Close, &close(4014, "idle")));
+    })
+    .await;
+    assert_eq!(ended.traffic.messages_out, 5);
+}

@@ -220,3 +220,72 @@ async fn a_client_that_takes_no_last_words_is_given_up() {
     };
     join(link.run(), ends).await;
 }
+
+/// Ends that have both sent more than the other takes.
+async fn jammed(limits: &Limits) -> (DuplexStream, DuplexStream, Link) {
+    let (mut client, mut backend, mut link) = narrow(limits);
+    client.write_all(&masked(Opcode::Binary, &[5; 20])).await.unwrap();
+    backend.write_all(&frame(Opcode::Binary, &[6; 20])).await.unwrap();
+    link.forward_early(&masked(Opcode::Binary, &[5; 1000]), &frame(Opcode::Binary, &[6; 1000]));
+    (client, backend, link)
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_neither_takes_anything_it_ends() {
+    let (client, backend, link) = jammed(&Limits { max_backlog: 100, ..with_pings() }).await;
+    let ends = async {
+        pass(60).await;
+        drop((client, backend));
+    };
+    let (ended, ()) = join(link.run(), ends).await;
+    assert_eq!((ended.close.number, &*ended.close.reason), (Some(4014), "client takes nothing"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_goes_while_both_are_behind_is_missed() {
+    for by in [By::Client, By::Upstream] {
+        let (client, backend, link) = jammed(&Limits { max_backlog: 100, ..limits() }).await;
+        let ends = async {
+            settle().await;
+            let (gone, left) = if by == By::Client { (client, backend) } else { (backend, client) };
+            drop(gone);
+            pass(60).await;
+            drop(left);
+        };
+        let (ended, ()) = join(link.run(), ends).await;
+        assert_eq!(ended.close.by, by);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_client_gets_all_that_a_backend_said_that_is_gone() {
+    let (lost, bye) = ("upstream connection lost: ended without a close", close(1000, "all"));
+    let ends_well = frame(Opcode::Close, &bye);
+    for (closes, last) in [(true, ends_well.clone()), (false, frame(Opcode::Close, &close(4012, lost)))] {
+        let (mut client, client_wire) = duplex(1000);
+        let (mut backend, backend_wire) = duplex(1 << 20);
+        let link = link(Wire::Pipe(client_wire), Wire::Pipe(backend_wire), &limits(), Rsv::None);
+        let message = frame(Opcode::Binary, &[5; 20_000]);
+        let ends = async {
+            backend.write_all(&message).await.unwrap();
+            if closes {
+                backend.write_all(&ends_well).await.unwrap();
+            }
+            settle().await;
+            drop(backend);
+            // What it says now reaches nobody.
+            client.write_all(&masked(Opcode::Text, b"x")).await.unwrap();
+            let mut got = Vec::new();
+            while got.len() < message.len() + last.len() {
+                pass(1).await;
+                let mut part = [0; 1000];
+                let count = client.read(&mut part).await.unwrap();
+                assert!(count > 0, "cut off after {} bytes", got.len());
+                got.extend_from_slice(&part[..count]);
+            }
+            assert!(got == [&message[..], &last].concat());
+        };
+        let (ended, ()) = timeout(LONG, join(link.run(), ends)).await.unwrap();
+        assert_eq!((ended.close.by, ended.close.number), (By::Upstream, Some(if closes { 1000 } else { 4012 })));
+    }
+}
