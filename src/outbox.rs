@@ -203,6 +203,12 @@ impl Peer {
         }
     }
 
+    /// Instead of a read, by a task that may not read now: no other stream of the connection is to suffer from what has
+    /// come for this one.
+    pub fn gather(&mut self, cx: &mut Context<'_>) {
+        self.wire.gather(cx);
+    }
+
     /// Forgets the frames of which nothing is written yet, so that a Close can still go out.
     pub fn drop_unsent(&mut self) {
         let keep = usize::from(self.written > 0);

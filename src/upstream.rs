@@ -18,7 +18,7 @@ mod relay;
 mod server;
 mod upkeep;
 
-pub use handshake::{Backend, Forward, Unopened};
+pub use handshake::{Backend, Forward, Refused, Unopened};
 pub use http::{BodyError, Download, Hints, Lines, Ordinary, Unanswered};
 pub use pool::{AddressLevel, Affinity, Level, Upstreams, trust};
 pub use relay::{Ended, Relay};

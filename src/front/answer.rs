@@ -107,7 +107,7 @@ impl Front {
             Err(Unopened::Answer(answer)) => {
                 self.around.shard.metrics().refused(Refused::Backend);
                 self.around.shard.metrics().handshake(Handshake::Refused);
-                Answer::Whole(answer.map(Body::Http1))
+                Answer::Whole(answer.map(|body| Body::Refused(Box::new(body))))
             }
             Err(Unopened::Unavailable { status, reason }) => {
                 tracing::warn!(target: "wsgate::upstream", route = admitted.route.name(), %reason, "no backend");

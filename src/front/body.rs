@@ -3,10 +3,10 @@ use super::http2::Received;
 use super::leftover::Leftover;
 use super::pass::Passing;
 pub use crate::upstream::BodyError;
+use crate::upstream::Refused;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -15,7 +15,7 @@ pub enum Body {
     /// There from the start.
     Full(Full<Bytes>),
     /// Of a backend that refuses an upgrade.
-    Http1(Incoming),
+    Refused(Box<Refused>),
     /// Of a client over HTTP/1.1.
     Asked(Leftover),
     /// Of a client over HTTP/2.
@@ -38,7 +38,7 @@ impl http_body::Body for Body {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Body::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            Body::Http1(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Body::Refused(body) => Pin::new(body.as_mut()).poll_frame(cx),
             Body::Asked(body) => Pin::new(body).poll_frame(cx),
             Body::Http2(body) => Pin::new(body).poll_frame(cx),
             Body::Passed(body) => Pin::new(&mut body.download).poll_frame(cx),
@@ -48,7 +48,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Body::Full(body) => body.is_end_stream(),
-            Body::Http1(body) => body.is_end_stream(),
+            Body::Refused(body) => body.is_end_stream(),
             Body::Asked(body) => body.is_end_stream(),
             Body::Http2(body) => body.is_end_stream(),
             Body::Passed(body) => body.download.is_end_stream(),
@@ -58,7 +58,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Full(body) => body.size_hint(),
-            Body::Http1(body) => body.size_hint(),
+            Body::Refused(body) => body.size_hint(),
             Body::Asked(body) => body.size_hint(),
             Body::Http2(body) => body.size_hint(),
             Body::Passed(body) => body.download.size_hint(),

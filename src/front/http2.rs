@@ -12,8 +12,7 @@ use super::patient::{Patient, STUCK_MAX};
 use super::{Front, Opens};
 use crate::admission::Entrance;
 use crate::metrics::{Handshake, Refused};
-use crate::outbox::wire::STREAM_BACKLOG;
-use bytes::Bytes;
+use crate::outbox::wire::{Piece, STREAM_BACKLOG};
 use guard::Guard;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
@@ -37,8 +36,9 @@ const HEAD_MAX: u32 = 16 * 1024;
 /// Bytes that one stream may send before they are read; and all together, so that no stream holds up another.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = STREAMS_MAX * STREAM_WINDOW;
-/// What DATA frames that wait to be read may lack to 256 bytes, all together.
-const SMALL_DATA: usize = 512 * 1024;
+/// What DATA frames that nobody has taken from h2 may lack to 256 bytes, all together: one turn of the smallest ones, and
+/// some of requests whose bodies wait.
+const SMALL_DATA: usize = 1024 * 1024;
 /// How long a connection may have no request and no session.
 const IDLE: Duration = Duration::from_secs(60);
 /// How long a peer has to agree that it ends.
@@ -81,7 +81,7 @@ fn settings() -> Builder {
 /// A connection that is served.
 struct Served<S> {
     front: Rc<Front>,
-    connection: Connection<S, Bytes>,
+    connection: Connection<S, Piece>,
     /// Whoever uses the connection holds it too: requests, and sessions until they are written down.
     entrance: Rc<Entrance>,
     flooded: Rc<Cell<bool>>,
@@ -134,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Served<S> {
         }
     }
 
-    fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Piece>) {
         self.owed = false;
         spawn_local(exchange::run(self.front.clone(), self.entrance.clone(), request, respond));
     }

@@ -1,7 +1,9 @@
 //! The transports under a session: TCP, Unix sockets, TLS over either, a stream of HTTP/2, and a pipe for tests.
 mod http2;
+mod unsent;
 
 pub use http2::{Http2, STREAM_BACKLOG};
+pub use unsent::{PIECES_MAX, Piece, Unsent};
 
 use std::io::{self, IoSlice, Read, Write};
 use std::pin::Pin;
@@ -231,6 +233,15 @@ impl Wire {
                 ready!(Pin::new(pipe).poll_read(cx, &mut buffer))?;
                 Poll::Ready(Ok(buffer.filled().len()))
             }
+        }
+    }
+
+    /// Takes what has come from where it is in the way of others, and keeps it for the next read.
+    pub fn gather(&mut self, cx: &mut Context<'_>) {
+        match self {
+            // How it ends, the next read says.
+            Wire::Http2(stream) => drop(stream.gather(cx)),
+            Wire::Plain(_) | Wire::Tls(_) | Wire::Pipe(_) => (),
         }
     }
 

@@ -210,6 +210,7 @@ impl Conversation {
                 member.feed();
             }
             if !self.may_read() {
+                self.seat.handle.peer.borrow_mut().gather(cx);
                 let lost = || Close::lost(By::Client, "the connection failed");
                 return if failed { Poll::Ready(lost()) } else { Poll::Pending };
             }

@@ -1,4 +1,8 @@
 //! The upgrade towards a backend (RFC 6455, section 4.1): what is sent, and what is believed of the answer.
+mod refused;
+
+pub use refused::Refused;
+
 use super::headers;
 use super::http;
 use super::server::{Lease, Proxied, Server};
@@ -91,7 +95,7 @@ impl Backend {
 pub enum Unopened {
     /// The backend refused the upgrade: its answer, to be passed on as it is. Headers of the hop are removed. To a
     /// client over HTTP/2 no 2xx.
-    Answer(Response<Incoming>),
+    Answer(Response<Refused>),
     /// No answer that could be passed on.
     Unavailable {
         /// 502: refused, or a bad answer; 503: no server; 504: no connection or answer in time.
@@ -122,7 +126,7 @@ pub(super) async fn upgrade(stream: Stream, lease: Lease, forward: Forward<'_>) 
             // There a 2xx opens the WebSocket (RFC 8441, section 5).
             return Err(bad(format!("{} to an upgrade", answer.status().as_u16())));
         }
-        return Err(Unopened::Answer(refusal(answer)));
+        return Err(Unopened::Answer(refusal(answer).map(|body| Refused::new(body, lease))));
     }
     let rsv = offer.judge(answer.headers(), &ws::accept_key(key.as_bytes())).map_err(|e| bad(e.to_owned()))?;
     let upgraded = hyper::upgrade::on(&mut answer).await.map_err(|e| bad(e.to_string()))?;

@@ -1,5 +1,6 @@
 //! Floods of frames end their connection with ENHANCE_YOUR_CALM; what a client needs does not.
 use crate::crowds::{metric, resident_mib};
+use crate::support::backend::{Recorder, switch};
 use crate::support::h2raw::*;
 use crate::support::http2::Http2;
 use crate::support::*;
@@ -94,7 +95,7 @@ async fn data_in_small_pieces_that_nobody_reads_is_bounded() {
     let message = raw::frame(0x82, &[1; 60]);
     let mut pieces = Vec::new();
     for stream in (0..100).map(|n| n * 2 + 1) {
-        pieces.extend(message.iter().flat_map(|byte| frame(DATA, 0, stream, &[*byte])));
+        pieces.extend(message.chunks(10).flat_map(|some| frame(DATA, 0, stream, some)));
     }
     let mut sent = 0;
     while sent < 50_000_000 && raw.try_send(&pieces).await {
@@ -103,6 +104,36 @@ async fn data_in_small_pieces_that_nobody_reads_is_bounded() {
     assert!(sent < 50_000_000, "it goes on for ever");
     let grown = resident_mib(&gateway).saturating_sub(before);
     assert!(grown < 64, "{grown} MiB");
+}
+
+#[tokio::test]
+async fn small_pieces_for_a_socket_that_is_not_read_take_no_other() {
+    let backend = Recorder::start(switch).await;
+    let pause = "[limits]\nmessages_per_second = 1\nmessage_burst = 1\non_excess = \"pause\"\n";
+    let gateway = Gateway::start(&format!("{TLS}{OPEN}{ECHO}{}{pause}", proxy(&[backend.port]))).await;
+    for path in ["/echo", "/live/a"] {
+        let mut raw = raw(&gateway).await;
+        let head: Vec<_> = CONNECT.iter().map(|f| if f.0 == ":path" { (":path", path) } else { *f }).collect();
+        raw.send(frame(HEADERS, END_HEADERS, 1, &block(&head))).await;
+        raw.skip_to(HEADERS).await;
+        // Nothing of a second message is read before a second has gone.
+        let message = raw::frame(0x82, &[1; 60]);
+        let pieces: Vec<u8> =
+            message.iter().cycle().take(60_000).flat_map(|byte| frame(DATA, 0, 1, &[*byte])).collect();
+        raw.send(pieces).await;
+        raw.lives().await;
+    }
+}
+
+#[tokio::test]
+async fn small_messages_that_come_at_once_are_no_flood() {
+    let gateway = gateway().await;
+    let mut raw = raw(&gateway).await;
+    raw.send(frame(HEADERS, END_HEADERS, 1, &block(CONNECT))).await;
+    raw.skip_to(HEADERS).await;
+    let messages: Vec<u8> = (0..9_000).flat_map(|_| frame(DATA, 0, 1, &raw::frame(0x82, b"1"))).collect();
+    raw.send(messages).await;
+    raw.lives().await;
 }
 
 #[tokio::test]

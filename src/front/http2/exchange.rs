@@ -5,9 +5,8 @@ use super::received::Received;
 use super::request::{self, Unread};
 use super::send::{self, remove_hop};
 use crate::admission::Entrance;
-use crate::outbox::wire::{Http2, Wire};
+use crate::outbox::wire::{Http2, Piece, Wire};
 use crate::upstream::Hints;
-use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use hyper::header::EXPECT;
@@ -31,7 +30,7 @@ pub(super) async fn run(
     front: Rc<Front>,
     entrance: Rc<Entrance>,
     request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
+    mut respond: SendResponse<Piece>,
 ) {
     let (head, from) = request.into_parts();
     let mut head = match request::read(head) {
@@ -92,7 +91,7 @@ pub(super) async fn run(
 }
 
 /// The 200, and what follows it on the stream.
-async fn accept(switch: Switch, from: RecvStream, mut respond: SendResponse<Bytes>) {
+async fn accept(switch: Switch, from: RecvStream, mut respond: SendResponse<Piece>) {
     let mut response = Response::new(());
     *response.headers_mut() = switch.headers;
     remove_hop(response.headers_mut());

@@ -25,6 +25,8 @@ const SETTINGS_COST: u64 = 10;
 /// For so many bytes that were sent, one WINDOW_UPDATE is free: a client may send two for each DATA frame.
 const BYTES_PER_UPDATE: u64 = 5;
 const EARNED_MAX: u64 = 4 << 20;
+/// Bytes after which the streams have their turn.
+const TURN: usize = 8 * 1024;
 /// How long, and how much, a peer is listened to whose connection was ended.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1 << 20;
@@ -50,6 +52,8 @@ pub(super) struct Guard<S> {
     block_timeout: Duration,
     /// Runs within a header block, and up to the first SETTINGS.
     block: Option<Pin<Box<Sleep>>>,
+    /// Bytes read in this turn.
+    read: usize,
     linger: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
@@ -85,8 +89,8 @@ impl<S> Guard<S> {
     pub(super) fn new(stream: S, block_timeout: Duration) -> (Guard<S>, Rc<Cell<bool>>) {
         let flooded = Rc::new(Cell::new(false));
         let block = Some(Box::pin(sleep(block_timeout)));
-        let guard = Guard { stream, walk: Walk::new(), flooded: flooded.clone(), block_timeout, block, linger: None };
-        (guard, flooded)
+        let (walk, told) = (Walk::new(), flooded.clone());
+        (Guard { stream, walk, flooded, block_timeout, block, read: 0, linger: None }, told)
     }
 }
 
@@ -175,8 +179,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
         if this.flooded.get() {
             return Poll::Pending;
         }
+        if this.read >= TURN {
+            // Whoever was woken takes its DATA from h2 before more comes: only what nobody takes is held against a client.
+            this.read = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        this.read += buffer.filled().len() - before;
         match this.walk.take(&buffer.filled()[before..]) {
             Ok(()) => (),
             Err(Fault::NoSettings) => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),

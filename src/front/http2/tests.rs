@@ -7,13 +7,16 @@ use crate::config::file;
 use crate::front::{Body, Opening};
 use crate::limits::Limiter;
 use crate::metrics::Metrics;
+use crate::outbox::wire::{Http2, PIECES_MAX, Wire};
 use crate::rooms::{Parts, Rooms, Shared};
 use crate::session::Surroundings;
 use crate::shard::{Load, Place, Shard};
 use crate::upstream::Upstreams;
+use bytes::Bytes;
 use h2::client::{self, SendRequest};
 use h2::ext::Protocol;
 use hyper::{Method, Response};
+use std::io::IoSlice;
 use std::sync::Arc;
 use tokio::io::{DuplexStream, duplex};
 use tokio::task::{JoinHandle, LocalSet};
@@ -142,7 +145,7 @@ async fn send_slowly(body: Body, takes: bool) -> (Duration, Result<usize, h2::Er
     let mut builder = client::Builder::new();
     let (requests, connection) = builder.initial_window_size(1000).handshake::<_, Bytes>(theirs).await.unwrap();
     spawn_local(connection);
-    let mut server = settings().handshake::<_, Bytes>(ours).await.unwrap();
+    let mut server = settings().handshake(ours).await.unwrap();
     let mut requests = requests.ready().await.unwrap();
     let (answer, _) = requests.send_request(Request::new(()), true).unwrap();
     let (_, respond) = server.accept().await.unwrap().unwrap();
@@ -165,6 +168,37 @@ async fn send_slowly(body: Body, takes: bool) -> (Duration, Result<usize, h2::Er
     }
     sending.await.unwrap();
     (began.elapsed(), heard)
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_many_pieces_wait_however_small() {
+    LocalSet::new()
+        .run_until(async {
+            let (theirs, ours) = duplex(1 << 20);
+            let (requests, connection) = client::handshake::<_>(theirs).await.unwrap();
+            spawn_local(connection);
+            let mut server = settings().handshake(ours).await.unwrap();
+            let mut requests = requests.ready().await.unwrap();
+            let (answer, _to) = requests.send_request(Request::new(()), false).unwrap();
+            let (request, mut respond) = server.accept().await.unwrap().unwrap();
+            let to = respond.send_response(Response::new(()), false).unwrap();
+            let mut wire = Wire::Http2(Box::new(Http2::new(request.into_body(), to)));
+            // Nobody polls the connection, so nothing is sent.
+            let mut pieces = 0;
+            while wire.try_write(&[IoSlice::new(b"ab")]).is_ok() {
+                pieces += 1;
+            }
+            assert_eq!(pieces, PIECES_MAX);
+            spawn_local(async move { while server.accept().await.is_some() {} });
+            poll_fn(|cx| wire.poll_writable(cx)).await.unwrap();
+            assert_eq!(wire.try_write(&[IoSlice::new(b"ab")]).unwrap(), 2);
+            let mut from = answer.await.unwrap().into_body();
+            let mut heard = 0;
+            while heard < 2 * pieces + 2 {
+                heard += from.data().await.unwrap().unwrap().len();
+            }
+        })
+        .await;
 }
 
 fn full(bytes: usize) -> Body {

@@ -1,5 +1,6 @@
 //! One stream of an HTTP/2 connection (RFC 8441). The connection's own task moves its bytes to and from the socket;
 //! what happens here wakes it.
+use super::unsent::{Piece, Unsent};
 use bytes::{Buf, Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 use std::io::{self, IoSlice};
@@ -12,22 +13,26 @@ pub const STREAM_BACKLOG: usize = 32 * 1024;
 /// where only the client's side is still open (RFC 9113, section 8.1).
 pub struct Http2 {
     from: RecvStream,
-    to: SendStream<Bytes>,
-    /// Of a DATA frame that did not fit into the last read.
-    rest: Bytes,
+    to: SendStream<Piece>,
+    /// What was taken from HTTP/2 and not read: at most the stream's window, which comes back as it is read.
+    came: BytesMut,
+    unsent: Unsent,
     ended: bool,
 }
 
 impl Http2 {
     /// A stream whose request was answered with 200.
-    pub fn new(from: RecvStream, to: SendStream<Bytes>) -> Http2 {
-        Http2 { from, to, rest: Bytes::new(), ended: false }
+    pub fn new(from: RecvStream, to: SendStream<Piece>) -> Http2 {
+        Http2 { from, to, came: BytesMut::new(), unsent: Unsent::default(), ended: false }
     }
 
-    /// Takes what the client's windows allow, but no more than [`STREAM_BACKLOG`] waits.
+    /// Takes what the client's windows allow, but no more than [`STREAM_BACKLOG`], and so many pieces, wait.
     pub(super) fn try_write(&mut self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
         let wanted = bytes.iter().map(|b| b.len()).sum::<usize>().min(STREAM_BACKLOG);
         self.to.reserve_capacity(wanted);
+        if self.unsent.is_full() && wanted > 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let room = self.to.capacity().min(wanted);
         if room == 0 {
             return if wanted == 0 { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
@@ -37,11 +42,16 @@ impl Http2 {
             let some = slice.len().min(room - taken.len());
             taken.extend_from_slice(&slice[..some]);
         }
-        self.to.send_data(taken.freeze(), false).map_err(lost)?;
+        self.to.send_data(self.unsent.piece(taken.freeze()), false).map_err(lost)?;
         Ok(room)
     }
 
     pub(super) fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.unsent.poll_room(cx));
+        if self.to.capacity() > 0 {
+            // h2 tells of what is new alone.
+            return Poll::Ready(Ok(()));
+        }
         match ready!(self.to.poll_capacity(cx)) {
             Some(Ok(_)) => Poll::Ready(Ok(())),
             Some(Err(error)) => Poll::Ready(Err(lost(error))),
@@ -51,18 +61,28 @@ impl Http2 {
 
     /// Gives the client's window back as bytes are read: who is not read holds up its own stream alone.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        while self.rest.is_empty() {
-            self.rest = match ready!(self.from.poll_data(cx)) {
-                Some(data) => data.map_err(lost)?,
-                None => return self.poll_trailers(cx),
-            };
+        let gathered = self.gather(cx);
+        if self.came.is_empty() {
+            ready!(gathered)?;
+            return self.poll_trailers(cx);
         }
-        let some = self.rest.len().min(buffer.len());
-        buffer[..some].copy_from_slice(&self.rest[..some]);
-        self.rest.advance(some);
+        let some = self.came.len().min(buffer.len());
+        buffer[..some].copy_from_slice(&self.came[..some]);
+        self.came.advance(some);
+        if self.came.is_empty() {
+            self.came = BytesMut::new();
+        }
         // An error says that the stream is gone, and its window with it.
         let _ = self.from.flow_control().release_capacity(some);
         Poll::Ready(Ok(some))
+    }
+
+    /// Takes what has come from HTTP/2, where small DATA frames cost the whole connection. Ready when no more will come.
+    pub(super) fn gather(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(data) = ready!(self.from.poll_data(cx)) {
+            self.came.extend_from_slice(&data.map_err(lost)?);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// A tunnel ends by END_STREAM; a header block there is malformed (RFC 9113, section 8.5).
@@ -79,7 +99,7 @@ impl Http2 {
     /// END_STREAM, after what was taken.
     pub(super) fn end(&mut self) -> io::Result<()> {
         if !std::mem::replace(&mut self.ended, true) {
-            self.to.send_data(Bytes::new(), true).map_err(lost)?;
+            self.to.send_data(self.unsent.piece(Bytes::new()), true).map_err(lost)?;
         }
         Ok(())
     }

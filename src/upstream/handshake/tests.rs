@@ -2,7 +2,7 @@
 use super::*;
 use crate::config::{self, Transport, Upstream};
 use crate::outbox::wire::Socket;
-use crate::upstream::Upstreams;
+use crate::upstream::{Affinity, Upstreams};
 use http_body_util::BodyExt;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -152,6 +152,27 @@ async fn a_refusal_is_passed_on() {
         (&answer.headers()["upgrade"], &answer.headers()["connection"]),
         (&"websocket".parse().unwrap(), &"Upgrade".parse().unwrap())
     );
+}
+
+#[tokio::test]
+async fn a_refusal_that_stalls_breaks_off_and_uses_its_server_until_then() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = at("127.0.0.1", listener.local_addr().unwrap().port());
+    let idle_timeout = Some(Duration::from_millis(50));
+    let upstreams = Upstreams::new(&[Arc::new(Upstream { idle_timeout, ..Upstream::new("chat", vec![server]) })]);
+    let headers = HeaderMap::new();
+    let reply = "HTTP/1.1 403 Forbidden\r\ncontent-length: 10\r\n\r\nhalf";
+    let (opened, _kept) =
+        futures_util::future::join(upstreams.open(0, forward(&headers)), answer(&listener, reply)).await;
+    let Err(Unopened::Answer(answer)) = opened else { panic!("must be refused") };
+    let used = || upstreams.candidates(0, Affinity { client: None, ip: None }).next().unwrap().used();
+    let mut body = answer.into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
+    assert_eq!(used(), 1);
+    let error = body.frame().await.unwrap().unwrap_err();
+    assert_eq!(error.downcast::<std::io::Error>().unwrap().kind(), std::io::ErrorKind::TimedOut);
+    drop(body);
+    assert_eq!(used(), 0);
 }
 
 async fn status(upstreams: &Upstreams) -> StatusCode {

@@ -214,6 +214,7 @@ impl Side {
             self.paused = to.backlog() > turn.high_mark || (reach == Reach::All && self.times.paused().is_some());
             let ended = reach == Reach::FrameEnd && !self.in_data_frame();
             if reach == Reach::Nothing || ended || self.paused || self.can_ping(to) {
+                from.gather(cx);
                 return Ok(());
             }
             if !self.held.is_empty() {
