@@ -141,6 +141,9 @@ async fn upgraded(upgrade: OnUpgrade) -> Option<(Stream, Vec<u8>)> {
     // The client has gone before the 101 was out.
     let upgraded = upgrade.await.ok()?;
     let parts = upgraded.downcast::<TokioIo<Patient<Between<Guard<Stream>>>>>().ok()?;
+    let stream = parts.io.into_inner().into_inner().into_inner().into_inner();
+    // A session has a bound of its own for what its client does not read.
+    stream.limit_unsent(0);
     // Copied: what `Bytes` turns into would keep the whole buffer of the head, also for no byte of it.
-    Some((parts.io.into_inner().into_inner().into_inner().into_inner(), parts.read_buf.to_vec()))
+    Some((stream, parts.read_buf.to_vec()))
 }
