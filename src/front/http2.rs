@@ -152,6 +152,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Served<S> {
         }
         if self.stopped.as_mut().is_some_and(|stopped| stopped.as_mut().poll(cx).is_ready()) {
             self.stopped = None;
+            // How long it was idle before counts no more.
+            self.idle = None;
             return Poll::Ready(Event::Stop);
         }
         if Rc::strong_count(&self.entrance) > 1 {

@@ -76,7 +76,8 @@ impl fmt::Debug for Backend {
 /// Why there is no backend.
 #[derive(Debug)]
 pub enum Unopened {
-    /// The backend refused the upgrade: its answer, to be passed on as it is. Headers of the hop are removed.
+    /// The backend refused the upgrade: its answer, to be passed on as it is. Headers of the hop are removed. To a
+    /// client over HTTP/2 no 2xx.
     Answer(Response<Incoming>),
     /// No answer that could be passed on.
     Unavailable {
@@ -104,6 +105,10 @@ pub(super) async fn upgrade(stream: Stream, lease: Lease, forward: Forward<'_>) 
     };
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         http::judge(&answer).map_err(|e| bad(e.to_owned()))?;
+        if forward.version == Version::HTTP_2 && answer.status().is_success() {
+            // There a 2xx opens the WebSocket (RFC 8441, section 5).
+            return Err(bad(format!("{} to an upgrade", answer.status().as_u16())));
+        }
         return Err(Unopened::Answer(refusal(answer)));
     }
     let rsv = offer.judge(answer.headers(), &ws::accept_key(key.as_bytes())).map_err(|e| bad(e.to_owned()))?;

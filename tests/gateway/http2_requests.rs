@@ -1,5 +1,5 @@
 //! Ordinary requests over HTTP/2, to a backend that speaks HTTP/1.1.
-use crate::support::http2::{Http2, take};
+use crate::support::http2::{Http2, connect, take};
 use crate::support::*;
 use bytes::Bytes;
 use h2::Reason;
@@ -85,6 +85,47 @@ async fn answers_without_a_body_keep_their_length() {
         let (answer, ()) = tokio::join!(http2.ask(request(method, "/live/a")), server);
         let (got, headers, body) = answer.unwrap();
         assert_eq!((got, body.len(), &headers["content-length"]), (status, 0, &"5".parse().unwrap()), "{method}");
+    }
+}
+
+#[tokio::test]
+async fn no_length_is_made_up_for_a_head() {
+    let (_gateway, origin, mut http2) = behind().await;
+    let server = async {
+        let (mut server, _) = origin.asked().await;
+        server.send("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").await;
+    };
+    let (answer, ()) = tokio::join!(http2.ask(request("HEAD", "/live/a")), server);
+    let (status, headers, _) = answer.unwrap();
+    assert_eq!((status, headers.get("content-length")), (200, None));
+}
+
+#[tokio::test]
+async fn the_pieces_of_a_cookie_are_one_header() {
+    let (_gateway, origin, mut http2) = behind().await;
+    let mut asking = request("GET", "/live/a");
+    for n in 0..150 {
+        asking.headers_mut().append("cookie", format!("c{n}=1").parse().unwrap());
+    }
+    let server = async {
+        let (mut server, asked) = origin.asked().await;
+        assert!(asked.header("cookie").unwrap().ends_with("; c148=1; c149=1"), "{asked:?}");
+        server.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    };
+    let (answer, ()) = tokio::join!(http2.ask(asking), server);
+    assert_eq!(answer.unwrap().0, 204);
+}
+
+#[tokio::test]
+async fn a_2xx_to_an_upgrade_opens_nothing() {
+    let (_gateway, origin, mut http2) = behind().await;
+    for status in ["200 OK", "204 No Content", "299 So So"] {
+        let server = async {
+            let (mut server, _) = origin.asked().await;
+            server.send(format!("HTTP/1.1 {status}\r\nConnection: close\r\n\r\n")).await;
+        };
+        let (answer, ()) = tokio::join!(http2.send(connect("/live/a", &[]), false), server);
+        assert_eq!(answer.unwrap().0.status(), 502, "{status}");
     }
 }
 

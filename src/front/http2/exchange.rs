@@ -76,6 +76,10 @@ pub(super) async fn run(
     };
     match (answer, tunnel) {
         (Answer::Whole(response), None) => send::send(respond, response, is_head).await,
+        // It would open the WebSocket (RFC 8441, section 5), which only `accept` does.
+        (Answer::Whole(response), Some(_)) if response.status().is_success() => {
+            respond.send_reset(Reason::INTERNAL_ERROR);
+        }
         (Answer::Whole(response), Some(from)) => {
             send::send(respond, response, is_head).await;
             discard(from).await;

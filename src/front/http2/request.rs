@@ -20,10 +20,14 @@ pub(super) enum Unread {
     Status(StatusCode),
 }
 
-/// The head, with one `Cookie` as HTTP/1.1 has it.
+/// The head, with one `Cookie` as HTTP/1.1 has it, which counts as one header.
 pub(super) fn read(mut head: Parts) -> Result<Parts, Unread> {
-    judge(&head)?;
+    let is_padded = |value: &HeaderValue| value.as_bytes().trim_ascii().len() != value.len();
+    if head.headers.values().any(is_padded) {
+        return Err(Unread::Malformed);
+    }
     join_cookies(&mut head);
+    judge(&head)?;
     Ok(head)
 }
 
@@ -31,8 +35,7 @@ fn judge(head: &Parts) -> Result<(), Unread> {
     if head.headers.len() > HEADERS_MAX {
         return Err(Unread::Status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
     }
-    let is_padded = |value: &HeaderValue| value.as_bytes().trim_ascii().len() != value.len();
-    if head.headers.values().any(is_padded) || head.headers.keys().any(is_disguised) {
+    if head.headers.keys().any(is_disguised) {
         return Err(Unread::Malformed);
     }
     let mut hosts = head.headers.get_all(HOST).iter();

@@ -20,7 +20,9 @@ pub(super) async fn send(mut respond: SendResponse<Bytes>, response: Response<Bo
     let (mut head, body) = response.into_parts();
     remove_hop(&mut head.headers);
     let has_none = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if let Some(length) = body.size_hint().exact().filter(|_| !has_none) {
+    // What a GET would bring is not known where nothing comes for a HEAD (RFC 9110, section 8.6).
+    let is_told = |length: &u64| !has_none && !(is_head && *length == 0);
+    if let Some(length) = body.size_hint().exact().filter(is_told) {
         head.headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
     }
     let end = is_head || has_none || body.is_end_stream();

@@ -111,6 +111,8 @@ async fn a_peer_that_does_not_agree_has_a_second() {
     run(async |front| {
         let (served, mut pipe) = serve_pipe(&front);
         pipe.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        // It was idle for a while.
+        sleep(IDLE / 2).await;
         let began = Instant::now();
         front.opening.stop();
         let mut heard = Vec::new();
