@@ -14,6 +14,7 @@ use crate::outbox::wire::Stream;
 use crate::session::Surroundings;
 use crate::tls::ALPN_HTTP2;
 use crate::upstream::{Lines, Upstreams};
+use patient::UNSENT_MAX;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -96,6 +97,7 @@ impl Drop for Opens {
 /// Serves the requests of one connection, in the version of HTTP that TLS has agreed on. `head_timeout` is what is left
 /// for the first head, and what every later one has.
 pub async fn serve(front: Rc<Front>, stream: Stream, entrance: Rc<Entrance>, head_timeout: Duration) {
+    stream.limit_unsent(UNSENT_MAX);
     match stream.alpn() {
         Some(ALPN_HTTP2) => http2::serve(front, stream, entrance, head_timeout).await,
         _ => http1::serve(front, stream, entrance, head_timeout).await,

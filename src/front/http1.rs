@@ -2,6 +2,7 @@
 mod framing;
 mod guard;
 mod interim;
+mod turn;
 
 pub(super) use framing::is_request_line;
 
@@ -28,6 +29,7 @@ use std::convert::Infallible;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
+use turn::{Turn, Turns};
 
 /// The largest request head, in bytes; beyond it hyper answers 431.
 const HEAD_MAX: usize = 16 * 1024;
@@ -38,17 +40,18 @@ pub(super) async fn serve(front: Rc<Front>, stream: Stream, entrance: Rc<Entranc
     // The first request, or the lack of one, has an outcome; later ones where they come.
     let owed = Rc::new(Cell::new(true));
     let interim = Interim::default();
-    let stream = Patient::new(Between::new(Guard::new(stream), interim.clone()));
+    let turns = Turns::default();
+    let stream = Patient::new(Between::new(Guard::new(stream, turns.clone()), interim.clone()));
     let service = service_fn({
         let (front, owed) = (front.clone(), owed.clone());
         move |request| {
             owed.set(true);
             let (front, entrance, owed) = (front.clone(), entrance.clone(), owed.clone());
-            let interim = interim.clone();
+            let (interim, turns) = (interim.clone(), turns.clone());
             async move {
                 let answer = answer(front, entrance, request, interim).await;
                 owed.set(false);
-                Ok::<_, Infallible>(answer)
+                Ok::<_, Infallible>(answer.map(|body| Turn::new(body, turns)))
             }
         }
     });
@@ -142,6 +145,9 @@ async fn upgraded(upgrade: OnUpgrade) -> Option<(Stream, Vec<u8>)> {
     // The client has gone before the 101 was out.
     let upgraded = upgrade.await.ok()?;
     let parts = upgraded.downcast::<TokioIo<Patient<Between<Guard<Stream>>>>>().ok()?;
+    let (stream, held) = parts.io.into_inner().into_inner().into_inner().into_parts();
+    // A session has a bound of its own for what its client does not read.
+    stream.limit_unsent(0);
     // Copied: what `Bytes` turns into would keep the whole buffer of the head, also for no byte of it.
-    Some((parts.io.into_inner().into_inner().into_inner().into_inner(), parts.read_buf.to_vec()))
+    Some((stream, [&parts.read_buf, &held[..]].concat()))
 }

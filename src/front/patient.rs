@@ -9,6 +9,9 @@ use tokio::time::{Sleep, sleep};
 
 /// How long nothing of an answer may be taken.
 pub(super) const STUCK_MAX: Duration = Duration::from_secs(30);
+/// What the kernel takes of answers that it cannot send yet. It takes more when half of it is sent, so that a client is
+/// seen to read; left alone, it would when a third of its buffer is free, which may be more than 1 MB.
+pub(super) const UNSENT_MAX: u32 = 128 * 1024;
 
 /// A stream whose writes fail where nothing is taken for [`STUCK_MAX`].
 pub(super) struct Patient<S> {
@@ -76,7 +79,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::outbox::wire::{Socket, Stream};
+    use futures_util::FutureExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
     use tokio::time::Instant;
 
     #[tokio::test(start_paused = true)]
@@ -100,5 +106,19 @@ mod tests {
         };
         let (written, ()) = tokio::join!(stream.write_all(&[0; 80]), read);
         written.unwrap();
+    }
+    #[tokio::test]
+    async fn the_kernel_takes_little_that_it_cannot_send() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        socket2::SockRef::from(&listener).set_recv_buffer_size(16 * 1024).unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (_peer, _) = listener.accept().await.unwrap();
+        let mut ours = Stream::Plain(Socket::Tcp(ours));
+        ours.limit_unsent(UNSENT_MAX);
+        let mut taken = 0;
+        while let Some(written) = tokio::task::unconstrained(ours.write(&[0; 16 * 1024])).now_or_never() {
+            taken += written.unwrap();
+        }
+        assert!((1..4 * UNSENT_MAX as usize).contains(&taken), "{taken}");
     }
 }

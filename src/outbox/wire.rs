@@ -5,6 +5,7 @@ mod unsent;
 pub use http2::{Http2, STREAM_BACKLOG};
 pub use unsent::{PIECES_MAX, Piece, Unsent};
 
+use socket2::SockRef;
 use std::io::{self, IoSlice, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -106,6 +107,20 @@ impl Stream {
         match self {
             Stream::Plain(_) => None,
             Stream::Tls(tls) => tls.get_ref().1.alpn_protocol(),
+        }
+    }
+
+    /// Lets the kernel take no more than about so many bytes that it cannot send yet (`TCP_NOTSENT_LOWAT`); 0: what the
+    /// system has as its default. Nothing happens to a Unix socket, whose buffer is small.
+    pub fn limit_unsent(&self, bytes: u32) {
+        let socket = match self {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(tls) => tls.get_ref().0,
+        };
+        if let Socket::Tcp(tcp) = socket
+            && let Err(error) = SockRef::from(tcp).set_tcp_notsent_lowat(bytes)
+        {
+            tracing::debug!(target: "wsgate::outbox", %error, "no limit of unsent bytes");
         }
     }
 }

@@ -111,12 +111,14 @@ async fn an_answer_in_which_nothing_moves_is_cut_off() {
 #[tokio::test]
 async fn a_client_that_leaves_ends_its_request() {
     let (gateway, origin) = behind("").await;
-    // Before the answer, within it, and within the request's own body.
-    let mut client = gateway.raw().await;
-    client.send(head("GET /live/x", "")).await;
-    let (mut server, _) = origin.asked().await;
-    drop(client);
-    server.expect_end().await;
+    // Before the answer, within it, and within the request's own body; whatever it has sent behind the request.
+    for behind in ["", "\r\n", "G", &head("GET /live/second", "")] {
+        let mut client = gateway.raw().await;
+        client.send(head("GET /live/x", "") + behind).await;
+        let (mut server, _) = origin.asked().await;
+        drop(client);
+        server.expect_end().await;
+    }
     let mut client = gateway.raw().await;
     client.send(head("GET /live/x", "")).await;
     let (mut server, _) = origin.asked().await;

@@ -30,6 +30,17 @@ enum State {
     Opaque,
 }
 
+/// How far bytes were followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Walked {
+    /// To their end, and no message ends in them.
+    Open,
+    /// Up to here, where a message ends.
+    Ended(usize),
+    /// Up to this byte, which breaks the grammar.
+    Broken(usize),
+}
+
 /// What a message has said so far.
 #[derive(Debug)]
 struct Head {
@@ -59,7 +70,7 @@ enum Method {
 pub(in crate::front) fn is_request_line(method: &str, target: &str) -> bool {
     let mut walker = Walker::new();
     let parts = [method, " ", target, " HTTP/1.1\r\n"];
-    parts.iter().all(|part| walker.walk(part.as_bytes()).is_none()) && walker.state == State::Field(Field::Start)
+    parts.iter().all(|part| walker.walk(part.as_bytes()) == Walked::Open) && walker.state == State::Field(Field::Start)
 }
 
 impl Walker {
@@ -67,18 +78,21 @@ impl Walker {
         Walker { state: State::Line(Line::Start), head: Head::new() }
     }
 
-    /// Follows these bytes; gives the place of the first that breaks the grammar. It is asked nothing more after that.
+    /// Follows these bytes up to the end of a message. It is asked nothing more where they break the grammar.
     ///
     /// Behind a request with an Upgrade, or a CONNECT, everything passes: what follows is no HTTP where the answer is
     /// yes, and must never be read as a request where it is no.
-    pub(super) fn walk(&mut self, bytes: &[u8]) -> Option<usize> {
+    pub(super) fn walk(&mut self, bytes: &[u8]) -> Walked {
         let mut at = 0;
         loop {
             at += self.pass(&bytes[at..]);
-            let byte = *bytes.get(at)?;
-            match self.step(byte) {
+            if at > 0 && self.state == State::Line(Line::Start) {
+                return Walked::Ended(at);
+            }
+            let Some(byte) = bytes.get(at) else { return Walked::Open };
+            match self.step(*byte) {
                 Some(state) => self.state = state,
-                None => return Some(at),
+                None => return Walked::Broken(at),
             }
             at += 1;
         }

@@ -1,10 +1,11 @@
 #![allow(clippy::unwrap_used)]
 use super::super::guard::Guard;
 use super::super::switches;
+use super::super::turn::{Turn, Turns};
 use super::*;
-use bytes::Bytes;
+use crate::front::Body;
 use case::Case;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
@@ -29,9 +30,13 @@ fn corpus() -> Vec<Case> {
 fn walk<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Option<usize> {
     let mut walker = Walker::new();
     let mut before = 0;
-    for piece in pieces {
-        if let Some(at) = walker.walk(piece) {
-            return Some(before + at);
+    for mut piece in pieces {
+        loop {
+            match walker.walk(piece) {
+                Walked::Broken(at) => return Some(before + at),
+                Walked::Ended(at) => (before, piece) = (before + at, &piece[at..]),
+                Walked::Open => break,
+            }
         }
         before += piece.len();
     }
@@ -51,24 +56,27 @@ async fn serve(bytes: &[u8], guarded: bool) -> Served {
     client.write_all(bytes).await.unwrap();
     client.shutdown().await.unwrap();
     let (requests, fault) = (Cell::new(0), Cell::new(false));
+    let turns = Turns::default();
     let service = service_fn(|request: Request<Incoming>| {
         requests.set(requests.get() + 1);
         let (head, body) = request.into_parts();
-        let fault = &fault;
+        let (fault, turns) = (&fault, turns.clone());
         async move {
             if let Err(error) = body.collect().await {
                 fault.set(fault.get() || !is_end(&error));
             }
-            let mut response = Response::new(Empty::<Bytes>::new());
+            let mut response = Response::new(Turn::new(Body::empty(), turns));
             if switches(&head) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response)
         }
     });
-    let http = http1::Builder::new();
+    let mut http = http1::Builder::new();
+    // The client has left, but all that it sent is to be read.
+    http.half_close(true);
     let served = if guarded {
-        http.serve_connection(TokioIo::new(Guard::new(server)), service).await
+        http.serve_connection(TokioIo::new(Guard::new(server, turns.clone())), service).await
     } else {
         http.serve_connection(TokioIo::new(server), service).await
     };
@@ -88,7 +96,7 @@ fn heads(bytes: &[u8]) -> usize {
     let mut heads = 0;
     for byte in bytes {
         let before = walker.is_in_head();
-        assert_eq!(walker.walk(&[*byte]), None);
+        assert!(!matches!(walker.walk(&[*byte]), Walked::Broken(_)));
         let starts_anew = walker.state == State::Line(Line::Start) && *byte == b'\n';
         heads += usize::from(before && (!walker.is_in_head() || starts_anew));
     }
