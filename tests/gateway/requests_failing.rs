@@ -234,7 +234,7 @@ async fn requests_in_flight_end_before_the_gateway_does() {
     assert_eq!(reads.take(300_000).await.len(), 300_000);
     reads.expect_end().await;
     assert!(gateway.exit().await.success());
-    assert!(gateway.log().contains("stopped"), "{}", gateway.log());
+    gateway.wait_for_log(|line| line.contains("stopped")).await;
 }
 
 /// It has no other end.

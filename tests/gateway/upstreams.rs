@@ -80,7 +80,8 @@ async fn the_least_used_server_gets_the_next_socket() {
 #[tokio::test]
 async fn a_client_comes_to_its_server_again() {
     let (gateway, backends) = with_backends(3, SECRET_AUTH, "balance = \"hash-client\"").await;
-    for client in (0..12).map(|n| format!("client-{n}")) {
+    // So many that a server without any of them is no chance: places depend on the ports.
+    for client in (0..48).map(|n| format!("client-{n}")) {
         let before = counts(&backends);
         for _ in 0..2 {
             gateway.open_as("/live/x", &good(&client)).await;
@@ -167,7 +168,8 @@ async fn a_server_on_a_unix_socket() {
 /// A gateway before an `https://` server of this name, which trusts and shows what stands in `certs`.
 async fn tls_gateway(setup: Setup, name: &str, backend: &Recorder, keys: &str) -> Gateway {
     let server = format!("https://{name}:{}", backend.port);
-    let keys = format!("ca = \"certs/ca.pem\"\nretries = 9\n{keys}");
+    // Handshakes of a debug build beside other tests take their time.
+    let keys = format!("ca = \"certs/ca.pem\"\nretries = 9\nconnect_timeout = \"30s\"\n{keys}");
     setup.start(&format!("{PLAIN}{ADMIN}{BY_STATUS}{}", upstream(&[&server], &keys))).await
 }
 
