@@ -19,6 +19,7 @@ mod jwks;
 mod limits;
 mod mutual_tls;
 mod nginx;
+mod nginx_backend;
 mod notify;
 mod observing;
 mod older_client;

@@ -1,11 +1,11 @@
 //! Switching from nginx: one set of checks against nginx with a usual configuration and against the gateway with its
 //! counterpart. What clients and the backend see is the same, but for the differences that stand here.
-use crate::support::backend::{accept_key, unused_port};
+use crate::support::backend::accept_key;
+use crate::support::nginx::Nginx;
 use crate::support::origin::Origin;
 use crate::support::raw::{Asked, Head, frame, upgrade_head};
 use crate::support::*;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use tokio::net::TcpStream;
 
 /// Both configurations, as the README has them.
@@ -47,9 +47,10 @@ async fn the_same_is_seen_behind_nginx_and_behind_the_gateway() {
     let origin = Origin::start().await;
     let (certificate, key) = tls::certificate("localhost");
     let servers = format!("127.0.0.1:{}", origin.port);
-    let Some(nginx) = Nginx::start(&replace(NGINX, "127.0.0.1:3000", &servers), &certificate, &key).await else {
-        return;
-    };
+    let server = replace(NGINX, "127.0.0.1:3000", &servers);
+    let files = [("certs/fullchain.pem", certificate.as_bytes()), ("certs/privkey.pem", key.as_bytes())];
+    let listens = |port| replace(&server, "listen 443 ", &format!("listen 127.0.0.1:{port} "));
+    let Some(nginx) = Nginx::start(listens, &files).await else { return };
     let config = replace(&replace(GATEWAY, "127.0.0.1:3000", &servers), "0.0.0.0:443", "127.0.0.1:0");
     let setup = gateway::Setup::new().file("certs/fullchain.pem", &certificate).file("certs/privkey.pem", &key);
     let gateway = setup.start(&config).await;
@@ -73,50 +74,6 @@ fn differ_as_meant(side: &str, here: &[String], there: &[String], meant: &[(&str
 fn replace(text: &str, from: &str, to: &str) -> String {
     assert_eq!(text.matches(from).count(), 1, "{from} in {text}");
     text.replace(from, to)
-}
-
-/// Debian's nginx in one process.
-struct Nginx {
-    port: u16,
-    child: Child,
-    _folder: Folder,
-}
-
-impl Nginx {
-    /// `None` (and a plain line) where there is no nginx.
-    async fn start(server: &str, certificate: &str, key: &str) -> Option<Nginx> {
-        let found = |program: &&str| Command::new(program).arg("-v").stderr(Stdio::null()).status().is_ok();
-        let Some(program) = ["nginx", "/usr/sbin/nginx"].into_iter().find(found) else {
-            skip("there is no nginx; tests/run installs it on Debian");
-            return None;
-        };
-        let folder = Folder::new();
-        let port = unused_port().await;
-        let server = replace(server, "listen 443 ", &format!("listen 127.0.0.1:{port} "));
-        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|t| format!("{t}_temp_path {t};\n"));
-        folder.write("certs/fullchain.pem", certificate);
-        folder.write("certs/privkey.pem", key);
-        folder.write(
-            "nginx.conf",
-            format!(
-                "daemon off;\nmaster_process off;\npid nginx.pid;\nevents {{}}\nhttp {{\naccess_log off;\n{}{server}}}\n",
-                temporary.concat()
-            ),
-        );
-        let mut command = Command::new(program);
-        command.args(["-e", "stderr", "-c", "nginx.conf", "-p"]).arg(folder.path());
-        let child = command.stdin(Stdio::null()).spawn().unwrap();
-        let nginx = Nginx { port, child, _folder: folder };
-        eventually(|| async { TcpStream::connect(("127.0.0.1", port)).await.ok() }).await;
-        Some(nginx)
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// What is seen on one side, line by line.

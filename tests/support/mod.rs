@@ -8,6 +8,7 @@ pub mod h2raw;
 pub mod http2;
 pub mod keys;
 pub mod message;
+pub mod nginx;
 pub mod origin;
 pub mod raw;
 pub mod tls;
