@@ -1,17 +1,11 @@
 //! Opens and closes connections.
+use crate::Common;
 use crate::conn::{Conn, Opening, Target};
+use crate::phase::{Phase, WARM_UP};
 use crate::report::{Report, histogram};
-use crate::{Common, proc};
 use hdrhistogram::Histogram;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-
-#[derive(Default)]
-struct Phase {
-    measured: AtomicBool,
-    stop: AtomicBool,
-}
 
 /// Measures whole handshakes: TCP, TLS, the upgrade and the init messages.
 pub async fn run(c: Common, resume: bool) -> Result<Report, String> {
@@ -21,14 +15,8 @@ pub async fn run(c: Common, resume: bool) -> Result<Report, String> {
     for i in 0..c.conns {
         set.spawn(one(target.clone(), i, c.opening(), phase.clone()));
     }
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let cpu0 = proc::cpu(&c.pids);
-    phase.measured.store(true, Relaxed);
-    let t0 = Instant::now();
-    tokio::time::sleep(c.secs()).await;
-    phase.measured.store(false, Relaxed);
-    let (secs, cpu) = (t0.elapsed().as_secs_f64(), proc::cpu(&c.pids) - cpu0);
-    phase.stop.store(true, Relaxed);
+    tokio::time::sleep(WARM_UP).await;
+    let (secs, cpu) = phase.measure(&c).await;
     let mut all = histogram();
     let (mut n, mut failed) = (0, 0);
     while let Some(r) = set.join_next().await {
@@ -43,10 +31,10 @@ pub async fn run(c: Common, resume: bool) -> Result<Report, String> {
 async fn one(target: Target, i: usize, opening: Opening, phase: Arc<Phase>) -> (u64, u64, Histogram<u64>) {
     let mut h = histogram();
     let (mut n, mut failed) = (0, 0);
-    while !phase.stop.load(Relaxed) {
+    while !phase.is_over() {
         let t = Instant::now();
         match Conn::open(&target, i, &opening).await {
-            Ok(_) if phase.measured.load(Relaxed) => {
+            Ok(_) if phase.is_measured() => {
                 h.record(t.elapsed().as_micros() as u64).ok();
                 n += 1;
             }

@@ -11,6 +11,7 @@ mod floor;
 mod frame;
 mod handshake;
 mod idle;
+mod phase;
 mod post;
 mod proc;
 mod report;

@@ -1,19 +1,12 @@
 //! Ordinary requests over connections that are kept.
+use crate::Common;
 use crate::conn::{Io, Target, connect};
+use crate::phase::{self, Counted, Phase, WARM_UP};
 use crate::report::{Report, histogram};
-use crate::{Common, proc};
-use hdrhistogram::Histogram;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-#[derive(Default)]
-struct Phase {
-    measured: AtomicBool,
-    stop: AtomicBool,
-}
 
 /// Measures GET requests, one at a time on each connection, whose answers have a body of `size` bytes.
 pub async fn run(c: Common, size: usize) -> Result<Report, String> {
@@ -29,34 +22,17 @@ pub async fn run(c: Common, size: usize) -> Result<Report, String> {
         let io = connect(&target, i, c.spread).await?;
         set.spawn(one(io, request.clone().into_bytes(), size, phase.clone()));
     }
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let cpu0 = proc::cpu(&c.pids);
-    phase.measured.store(true, Relaxed);
-    let t0 = Instant::now();
-    tokio::time::sleep(c.secs()).await;
-    phase.measured.store(false, Relaxed);
-    let (secs, cpu) = (t0.elapsed().as_secs_f64(), proc::cpu(&c.pids) - cpu0);
-    phase.stop.store(true, Relaxed);
-    let mut all = histogram();
-    let mut n = 0;
-    while let Some(r) = set.join_next().await {
-        let (k, h) = r.map_err(|e| e.to_string())??;
-        n += k;
-        all.add(&h).map_err(|e| e.to_string())?;
-    }
+    tokio::time::sleep(WARM_UP).await;
+    let (secs, cpu) = phase.measure(&c).await;
+    let (n, all) = phase::sum(set).await?;
     Ok(Report::default().work("requests", n, secs, cpu).times(&all))
 }
 
-async fn one(
-    mut io: Pin<Box<dyn Io>>,
-    request: Vec<u8>,
-    size: usize,
-    phase: Arc<Phase>,
-) -> Result<(u64, Histogram<u64>), String> {
+async fn one(mut io: Pin<Box<dyn Io>>, request: Vec<u8>, size: usize, phase: Arc<Phase>) -> Counted {
     let mut h = histogram();
     let mut n = 0;
     let mut buf = Vec::with_capacity(4096);
-    while !phase.stop.load(Relaxed) {
+    while !phase.is_over() {
         let t = Instant::now();
         io.write_all(&request).await.map_err(|e| e.to_string())?;
         io.flush().await.map_err(|e| e.to_string())?;
@@ -66,7 +42,7 @@ async fn one(
                 return Err("the connection was not kept".into());
             }
         }
-        if phase.measured.load(Relaxed) {
+        if phase.is_measured() {
             h.record(t.elapsed().as_micros() as u64).ok();
             n += 1;
         }
