@@ -22,4 +22,4 @@ pub use handshake::{Backend, Forward, Refused, Unopened};
 pub use http::{BodyError, Download, Hints, Lines, Ordinary, Unanswered};
 pub use pool::{AddressLevel, Affinity, Level, Upstreams, trust};
 pub use relay::{Ended, Relay};
-pub use server::{Lease, Proxied, Server, Undialed};
+pub use server::{Lease, Proxied, Server, Unavailable, Undialed};

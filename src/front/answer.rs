@@ -11,7 +11,7 @@ use crate::metrics::{Handshake, Refused};
 use crate::outbox::wire::Wire;
 use crate::session::{self, Surroundings, Upgraded};
 use crate::shard::Shard;
-use crate::upstream::{Backend, Forward, Proxied, Unopened};
+use crate::upstream::{Backend, Forward, Proxied, Unavailable, Unopened};
 use crate::ws::deflate;
 use hyper::header::{HeaderMap, HeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL};
 use hyper::http::request::Parts;
@@ -109,7 +109,7 @@ impl Front {
                 self.around.shard.metrics().handshake(Handshake::Refused);
                 Answer::Whole(answer.map(|body| Body::Refused(Box::new(body))))
             }
-            Err(Unopened::Unavailable { status, reason }) => {
+            Err(Unopened::Unavailable(Unavailable { status, reason })) => {
                 tracing::warn!(target: "wsgate::upstream", route = admitted.route.name(), %reason, "no backend");
                 let refusal = admitted.refusal(Code::UpstreamUnavailable, Refused::Upstream).status(status);
                 self.refuse(entrance, &refusal)

@@ -6,7 +6,7 @@ use crate::admission::{Passed, Permits};
 use crate::close::Code;
 use crate::metrics::{Handshake, Refused};
 use crate::shard::Shard;
-use crate::upstream::{Download, Hints, Ordinary, Unanswered};
+use crate::upstream::{Download, Hints, Ordinary, Unanswered, Unavailable};
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 use std::rc::Rc;
@@ -39,7 +39,7 @@ impl Front {
                 let message = "the body breaks off, or breaks the grammar";
                 self.say(&Refusal::plain(StatusCode::BAD_REQUEST, Refused::Malformed, message).last())
             }
-            Err(Unanswered::Unavailable { status, reason }) => {
+            Err(Unanswered::Unavailable(Unavailable { status, reason })) => {
                 tracing::warn!(target: "wsgate::upstream", route = route.name(), %reason, "no answer");
                 self.say(&Refusal::by_status(Code::UpstreamUnavailable, Refused::Upstream).status(status))
             }

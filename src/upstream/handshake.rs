@@ -5,7 +5,7 @@ pub use refused::Refused;
 
 use super::headers;
 use super::http;
-use super::server::{Lease, Proxied, Server};
+use super::server::{Lease, Proxied, Server, Unavailable};
 use crate::close::Code;
 use crate::outbox::Peer;
 use crate::outbox::ending::{Awaits, linger};
@@ -97,18 +97,13 @@ pub enum Unopened {
     /// client over HTTP/2 no 2xx.
     Answer(Response<Refused>),
     /// No answer that could be passed on.
-    Unavailable {
-        /// 502: refused, or a bad answer; 503: no server; 504: no connection or answer in time.
-        status: StatusCode,
-        /// Why, for the log: names of servers and errors, nothing of the client's.
-        reason: String,
-    },
+    Unavailable(Unavailable),
 }
 
 /// Upgrades a fresh connection to a server.
 pub(super) async fn upgrade(stream: Stream, lease: Lease, forward: Forward<'_>) -> Result<Backend, Unopened> {
     let server = &*lease.server;
-    let bad = |why: String| unavailable(StatusCode::BAD_GATEWAY, server, &why);
+    let bad = |why: String| Unopened::Unavailable(Unavailable::bad(server, why));
     let key = BASE64_STANDARD.encode(rand::random::<[u8; 16]>());
     let request = request(server, &forward, &key).map_err(|e| bad(e.to_string()))?;
     let offer = Offer::of(&request);
@@ -118,7 +113,7 @@ pub(super) async fn upgrade(stream: Stream, lease: Lease, forward: Forward<'_>) 
     tokio::spawn(connection.with_upgrades());
     let mut answer = match timeout(ANSWER_TIMEOUT, sender.send_request(request)).await {
         Ok(answer) => answer.map_err(|e| bad(e.to_string()))?,
-        Err(_) => return Err(unavailable(StatusCode::GATEWAY_TIMEOUT, server, "no answer in time")),
+        Err(_) => return Err(Unopened::Unavailable(Unavailable::late(server))),
     };
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         http::judge(&answer).map_err(|e| bad(e.to_owned()))?;
@@ -139,10 +134,6 @@ pub(super) async fn upgrade(stream: Stream, lease: Lease, forward: Forward<'_>) 
     let early = Bytes::copy_from_slice(&parts.read_buf);
     let client_takeover = client_takeover(&passed_on);
     Ok(Backend { wire: parts.io.into_inner().into(), early, headers: passed_on, rsv, client_takeover, lease })
-}
-
-fn unavailable(status: StatusCode, server: &Server, why: &str) -> Unopened {
-    Unopened::Unavailable { status, reason: format!("{}: {why}", server.configured.url) }
 }
 
 fn request(server: &Server, forward: &Forward<'_>, key: &str) -> Result<Request<Empty<Bytes>>, hyper::http::Error> {
@@ -245,4 +236,4 @@ fn extension_name(element: &[u8]) -> &[u8] {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -14,7 +14,7 @@ pub(super) use line::BUFFER_MAX;
 use super::handshake::Forward;
 use super::headers;
 use super::pool::{Affinity, Upstreams};
-use super::server::{Lease, Proxied, Server};
+use super::server::{Lease, Proxied, Server, Unavailable};
 use bytes::Bytes;
 use exchange::{Exchange, Quiet};
 use hyper::body::Incoming;
@@ -56,25 +56,12 @@ pub enum Unanswered {
     /// The client's own body breaks off, or breaks the grammar.
     Broken,
     /// No server has answered.
-    Unavailable {
-        /// 502: refused, or a bad answer; 503: no server; 504: no connection, or no answer in time.
-        status: StatusCode,
-        /// Why, for the log: names of servers and errors, nothing of the client's.
-        reason: String,
-    },
+    Unavailable(Unavailable),
 }
 
-impl Unanswered {
-    fn of(server: &Server, status: StatusCode, why: impl std::fmt::Display) -> Unanswered {
-        Unanswered::Unavailable { status, reason: format!("{}: {why}", server.configured.url) }
-    }
-
-    fn bad(server: &Server, why: impl std::fmt::Display) -> Unanswered {
-        Unanswered::of(server, StatusCode::BAD_GATEWAY, why)
-    }
-
-    fn late(server: &Server) -> Unanswered {
-        Unanswered::of(server, StatusCode::GATEWAY_TIMEOUT, "no answer in time")
+impl From<Unavailable> for Unanswered {
+    fn from(unavailable: Unavailable) -> Unanswered {
+        Unanswered::Unavailable(unavailable)
     }
 }
 
@@ -107,14 +94,11 @@ impl Lines {
         let configured = upstreams.configured(upstream);
         let exchange = Exchange::new(configured.response_timeout, configured.idle_timeout);
         let affinity = Affinity { client: forward.client_id, ip: forward.client_ip };
-        let mut failed = Unanswered::Unavailable {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            reason: format!("upstream {} has no server", configured.name),
-        };
+        let mut failed = Unavailable::none(&configured.name);
         let mut upload = Some(Upload::new(body, exchange.clone(), configured.clone()));
         for server in upstreams.candidates(upstream, affinity) {
             let Some(body) = upload.take() else { break };
-            let mut request = request(&server, method, &forward, body).map_err(|e| Unanswered::bad(&server, e))?;
+            let mut request = request(&server, method, &forward, body).map_err(|e| Unavailable::bad(&server, e))?;
             listen(&mut request, &exchange, hints.clone());
             if let Some(line) = self.take(&server) {
                 match self.exchange(line, &exchange, request).await {
@@ -136,12 +120,12 @@ impl Lines {
                 Sent::Answered(answer) => return Ok(answer),
                 Sent::Failed(why) => return Err(why),
                 Sent::Unsent(again) => {
-                    failed = Unanswered::bad(&server, "closed before the request was sent");
+                    failed = Unavailable::bad(&server, "closed before the request was sent");
                     upload = Some(again.into_body());
                 }
             }
         }
-        Err(failed)
+        Err(failed.into())
     }
 
     /// One request on one connection, up to the head of its answer.
@@ -159,7 +143,7 @@ impl Lines {
                     () = exchange.continues.notified(), if exchange.is_held() => exchange.release(),
                     () = &mut waited, if exchange.is_held() => exchange.release(),
                     () = exchange.uploaded.notified() => (),
-                    () = quiet.expired() => return Sent::Failed(Unanswered::late(&line.server)),
+                    () = quiet.expired() => return Sent::Failed(Unavailable::late(&line.server).into()),
                 }
             }
         };
@@ -167,11 +151,11 @@ impl Lines {
             Err(_) if exchange.is_broken() => Sent::Failed(Unanswered::Broken),
             Err(mut error) => match error.take_message() {
                 Some(request) => Sent::Unsent(Box::new(request)),
-                None if exchange.has_expired() => Sent::Failed(Unanswered::late(&line.server)),
-                None => Sent::Failed(Unanswered::bad(&line.server, Chain(&error.into_error()))),
+                None if exchange.has_expired() => Sent::Failed(Unavailable::late(&line.server).into()),
+                None => Sent::Failed(Unavailable::bad(&line.server, Chain(&error.into_error())).into()),
             },
             Ok(mut answer) => match judge(&answer) {
-                Err(why) => Sent::Failed(Unanswered::bad(&line.server, why)),
+                Err(why) => Sent::Failed(Unavailable::bad(&line.server, why).into()),
                 Ok(()) => {
                     exchange.head_has_come();
                     let received = std::mem::replace(answer.version_mut(), Version::HTTP_11);
@@ -206,12 +190,9 @@ fn listen(request: &mut Request<Upload>, exchange: &Exchange, hints: Option<Hint
     });
 }
 
-async fn connect(server: &Arc<Server>, proxied: Option<Proxied>) -> Result<Line, Unanswered> {
-    let stream = server.dial(proxied).await.map_err(|undialed| {
-        let reason = undialed.to_string();
-        Unanswered::Unavailable { status: undialed.status(), reason }
-    })?;
-    Line::new(stream, server.clone()).await.map_err(|error| Unanswered::bad(server, error))
+async fn connect(server: &Arc<Server>, proxied: Option<Proxied>) -> Result<Line, Unavailable> {
+    let stream = server.dial(proxied).await?;
+    Line::new(stream, server.clone()).await.map_err(|error| Unavailable::bad(server, error))
 }
 
 fn request(

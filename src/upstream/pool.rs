@@ -3,12 +3,11 @@ use super::balance::{self, Choice, Turns};
 use super::condition::Standing;
 use super::handshake::{self, Backend, Forward, Unopened};
 use super::names::{self, LookUp};
-use super::server::{Lease, Server, Source, Trust};
+use super::server::{Lease, Server, Source, Trust, Unavailable};
 use super::upkeep::Upkeep;
 use crate::config::{self, Balance, Transport};
 use crate::metrics::ServerLevels;
 use crate::tls::{self, LoadError};
-use hyper::StatusCode;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -117,8 +116,8 @@ impl Upstreams {
     }
 
     /// Takes what the configuration says now of each upstream that was there at the start, and reads its TLS files
-    /// again, also where the configuration says nothing. Servers that were there keep their sessions and how they do; sessions of those that are gone stay.
-    /// Reads files: not to be called on a shard's thread.
+    /// again, also where the configuration says nothing. Servers that were there keep their sessions and how they do;
+    /// sessions of those that are gone stay. Reads files: not to be called on a shard's thread.
     ///
     /// # Errors
     /// The upstreams that stay as they were, and why.
@@ -146,7 +145,7 @@ impl Upstreams {
         self.pools[upstream].configured()
     }
 
-    /// The same as metrics have it.
+    /// How the servers do, as metrics have it.
     pub fn server_levels(&self) -> Vec<ServerLevels> {
         let levels = |(upstream, servers): (String, Vec<Level>)| {
             servers.into_iter().map(move |level| ServerLevels {
@@ -186,22 +185,15 @@ impl Upstreams {
     /// # Panics
     /// Where there is no such upstream.
     pub async fn open(&self, upstream: usize, forward: Forward<'_>) -> Result<Backend, Unopened> {
-        let mut refused = self.none(upstream);
+        let mut refused = Unavailable::none(&self.pools[upstream].name);
         let affinity = Affinity { client: forward.client_id, ip: forward.client_ip };
         for server in self.candidates(upstream, affinity) {
             match server.dial(forward.proxied).await {
                 Ok(stream) => return handshake::upgrade(stream, Lease::new(server), forward).await,
-                Err(failed) => refused = Unopened::Unavailable { status: failed.status(), reason: failed.to_string() },
+                Err(failed) => refused = failed.into(),
             }
         }
-        Err(refused)
-    }
-
-    fn none(&self, upstream: usize) -> Unopened {
-        Unopened::Unavailable {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            reason: format!("upstream {} has no healthy server", self.pools[upstream].name),
-        }
+        Err(Unopened::Unavailable(refused))
     }
 }
 

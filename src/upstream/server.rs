@@ -95,6 +95,44 @@ pub struct Proxied {
     pub destination: SocketAddr,
 }
 
+/// Why no server has given an answer that could be passed on.
+#[derive(Debug)]
+pub struct Unavailable {
+    /// 502: refused, or a bad answer; 503: no server; 504: no connection, or no answer in time.
+    pub status: StatusCode,
+    /// Why, for the log: names of servers and errors, nothing of the client's.
+    pub reason: String,
+}
+
+impl Unavailable {
+    /// What this server did wrong.
+    pub(super) fn of(server: &Server, status: StatusCode, why: impl fmt::Display) -> Unavailable {
+        Unavailable { status, reason: format!("{}: {why}", server.configured.url) }
+    }
+
+    /// It answered what cannot be passed on, or broke off.
+    pub(super) fn bad(server: &Server, why: impl fmt::Display) -> Unavailable {
+        Unavailable::of(server, StatusCode::BAD_GATEWAY, why)
+    }
+
+    /// It did not answer in time.
+    pub(super) fn late(server: &Server) -> Unavailable {
+        Unavailable::of(server, StatusCode::GATEWAY_TIMEOUT, "no answer in time")
+    }
+
+    /// The upstream of this name has none.
+    pub(super) fn none(upstream: &str) -> Unavailable {
+        let reason = format!("upstream {upstream} has no healthy server");
+        Unavailable { status: StatusCode::SERVICE_UNAVAILABLE, reason }
+    }
+}
+
+impl From<Undialed> for Unavailable {
+    fn from(undialed: Undialed) -> Unavailable {
+        Unavailable { status: undialed.status(), reason: undialed.to_string() }
+    }
+}
+
 /// Why there is no connection.
 #[derive(Debug)]
 pub struct Undialed {
@@ -222,8 +260,9 @@ impl fmt::Display for Server {
 }
 
 impl Server {
-    /// A server that nobody uses yet, of no pool: at its first address where it has a name.
-    pub fn new(upstream: Arc<config::Upstream>, configured: config::Backend) -> Server {
+    /// A server that nobody uses yet, of no pool.
+    #[cfg(test)]
+    pub(super) fn new(upstream: Arc<config::Upstream>, configured: config::Backend) -> Server {
         let source = Arc::new(Source::new(&configured));
         let address = match &source.place {
             Place::Fixed(address) => Some(address.clone()),

@@ -19,7 +19,7 @@ fn upstreams(ports: &[u16], retries: u32, preserve_host: bool) -> Arc<Upstreams>
     Upstreams::new(&[Arc::new(Upstream { connect_timeout, retries, preserve_host, ..Upstream::new("chat", servers) })])
 }
 
-fn forward(headers: &HeaderMap) -> Forward<'_> {
+pub(in crate::upstream) fn forward(headers: &HeaderMap) -> Forward<'_> {
     Forward {
         headers,
         path_and_query: "/live?room=1",
@@ -113,7 +113,7 @@ async fn answers_that_are_not_believed() {
     for (reply, why) in cases {
         let offered = ("sec-websocket-extensions", "permessage-deflate");
         match opened(&[offered], &format!("{reply}\r\n")).await.0 {
-            Err(Unopened::Unavailable { status, reason }) => {
+            Err(Unopened::Unavailable(Unavailable { status, reason })) => {
                 assert_eq!(status, StatusCode::BAD_GATEWAY);
                 assert!(reason.contains(why), "{reason} / {why}");
             }
@@ -177,7 +177,7 @@ async fn a_refusal_that_stalls_breaks_off_and_uses_its_server_until_then() {
 
 async fn status(upstreams: &Upstreams) -> StatusCode {
     match upstreams.open(0, forward(&HeaderMap::new())).await {
-        Err(Unopened::Unavailable { status, .. }) => status,
+        Err(Unopened::Unavailable(Unavailable { status, .. })) => status,
         other => panic!("must be unavailable: {other:?}"),
     }
 }

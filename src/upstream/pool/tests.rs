@@ -1,7 +1,10 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::config::{Backend, HealthCheck, Upstream};
+use crate::upstream::handshake::tests::forward;
 use crate::upstream::server::Why;
+use hyper::StatusCode;
+use hyper::header::HeaderMap;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -153,8 +156,11 @@ async fn an_ejected_server_is_tried_last_and_an_unhealthy_one_never() {
     find(&one, false);
     find(&three, false);
     assert_eq!(numbers(&upstreams), [0; 0]);
-    let refused = upstreams.none(0);
-    assert!(matches!(refused, Unopened::Unavailable { status: StatusCode::SERVICE_UNAVAILABLE, .. }), "{refused:?}");
+    let refused = upstreams.open(0, forward(&HeaderMap::new())).await.unwrap_err();
+    assert!(
+        matches!(refused, Unopened::Unavailable(Unavailable { status: StatusCode::SERVICE_UNAVAILABLE, .. })),
+        "{refused:?}"
+    );
     find(&two, true);
     assert_eq!(numbers(&upstreams), [2]);
 }
