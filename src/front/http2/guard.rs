@@ -67,11 +67,26 @@ struct Walk {
     /// The frame that comes is part of a header block, and another one has to follow it.
     in_block: bool,
     block_goes_on: bool,
-    control: Bucket,
-    resets: Bucket,
-    rates: [Rate; 2],
+    control: Budget,
+    resets: Budget,
     /// Bytes sent that no WINDOW_UPDATE has used up.
     earned: u64,
+}
+
+/// What frames of one kind may cost.
+struct Budget {
+    rate: Rate,
+    bucket: Bucket,
+}
+
+impl Budget {
+    fn new(per_second: u64, burst: u64) -> Budget {
+        Budget { rate: Rate::new(per_second, burst), bucket: Bucket::default() }
+    }
+
+    fn charge(&self, cost: u64) -> Result<(), Fault> {
+        self.bucket.take(&self.rate, cost, nanos(Instant::now())).map_err(|_| Fault::Flood)
+    }
 }
 
 /// Why a connection is ended.
@@ -104,9 +119,8 @@ impl Walk {
             settled: false,
             in_block: false,
             block_goes_on: false,
-            control: Bucket::default(),
-            resets: Bucket::default(),
-            rates: [Rate::new(CONTROL_PER_SECOND, CONTROL_BURST), Rate::new(RESETS_PER_SECOND, RESETS_BURST)],
+            control: Budget::new(CONTROL_PER_SECOND, CONTROL_BURST),
+            resets: Budget::new(RESETS_PER_SECOND, RESETS_BURST),
             earned: 0,
         }
     }
@@ -150,22 +164,14 @@ impl Walk {
         match kind {
             HEADERS => Ok(()),
             DATA if self.payload_left > 0 || flags & END_STREAM != 0 => Ok(()),
-            RST_STREAM => self.charge_reset(),
-            SETTINGS if flags & ACK == 0 => self.charge(SETTINGS_COST),
+            RST_STREAM => self.resets.charge(1),
+            SETTINGS if flags & ACK == 0 => self.control.charge(SETTINGS_COST),
             WINDOW_UPDATE if self.earned >= BYTES_PER_UPDATE => {
                 self.earned -= BYTES_PER_UPDATE;
                 Ok(())
             }
-            _ => self.charge(1),
+            _ => self.control.charge(1),
         }
-    }
-
-    fn charge(&self, cost: u64) -> Result<(), Fault> {
-        self.control.take(&self.rates[0], cost, nanos(Instant::now())).map_err(|_| Fault::Flood)
-    }
-
-    fn charge_reset(&self) -> Result<(), Fault> {
-        self.resets.take(&self.rates[1], 1, nanos(Instant::now())).map_err(|_| Fault::Flood)
     }
 
     fn sent(&mut self, bytes: usize) {
