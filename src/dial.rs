@@ -2,14 +2,21 @@
 pub mod origin;
 
 use crate::outbox::wire::{Socket, Stream};
+use hyper::header::HeaderValue;
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
+
+/// What the gateway calls itself where it asks on its own account.
+pub const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("wsgate/", env!("CARGO_PKG_VERSION")));
 
 /// An address that can be connected to: names have been looked up.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -27,6 +34,23 @@ impl fmt::Display for Address {
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
+}
+
+/// Looks a name up when one of the `places` is free. A task of its own: the place is taken until the look-up ends, since
+/// one that hangs holds a thread, also where its caller has given up.
+///
+/// # Errors
+/// Of the look-up.
+pub async fn look_up<T: Send + 'static>(
+    places: &Arc<Semaphore>,
+    look_up: impl Future<Output = io::Result<T>> + Send + 'static,
+) -> io::Result<T> {
+    let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let asked = tokio::spawn(async move {
+        let _place = place;
+        look_up.await
+    });
+    asked.await.map_err(io::Error::other)?
 }
 
 /// Connects. `preamble` is written before anything else, before TLS too (a PROXY header). `tls`: a handshake follows,

@@ -19,7 +19,7 @@ mod server;
 mod upkeep;
 
 pub use handshake::{Backend, Forward, Refused, Unopened};
-pub use http::{BodyError, Download, Hints, Lines, Ordinary, Unanswered};
+pub use http::{BodyError, Download, Hints, Lines, Ordinary, Unanswered, discard};
 pub use pool::{AddressLevel, Affinity, Level, Upstreams, trust};
 pub use relay::{Ended, Relay};
 pub use server::{Lease, Proxied, Server, Unavailable, Undialed};

@@ -1,5 +1,5 @@
 //! The server of a URL that the configuration names: an application that is asked, or where keys of tokens are fetched.
-use super::{Address, connect};
+use super::{Address, connect, look_up};
 use crate::config::keys::LoadError;
 use crate::outbox::wire::Stream;
 use crate::tls::client;
@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-/// Most look-ups of the name at once: one that hangs holds a thread.
+/// Most look-ups of the name at once.
 const LOOKUPS_MAX: usize = 4;
 /// Most addresses of the name that are tried.
 const ADDRESSES_MAX: usize = 8;
@@ -87,14 +87,9 @@ impl Origin {
         if let Ok(ip) = self.host.parse::<IpAddr>() {
             return Ok(vec![(ip, self.port).into()]);
         }
-        let place = self.lookups.clone().acquire_owned().await.map_err(io::Error::other)?;
         let (host, port) = (self.host.clone(), self.port);
-        // A task of its own: the place is taken until the look-up ends, not until its caller gives up.
-        let lookup = tokio::spawn(async move {
-            let _place = place;
-            Ok(lookup_host((host, port)).await?.take(ADDRESSES_MAX).collect())
-        });
-        lookup.await.map_err(io::Error::other)?
+        let found = async move { Ok(lookup_host((host, port)).await?.take(ADDRESSES_MAX).collect()) };
+        look_up(&self.lookups, found).await
     }
 }
 

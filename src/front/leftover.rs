@@ -1,9 +1,9 @@
 //! What is left of a request's body when it has been answered. A connection that is closed while bytes of the client are
 //! unread is reset, and the answer may be lost with it (RFC 9112, section 9.6).
 use super::BodyError;
+use crate::upstream::discard;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::EXPECT;
 use hyper::http::request::Parts;
@@ -55,18 +55,7 @@ impl Drop for Leftover {
     fn drop(&mut self) {
         if let Some(body) = self.body.take().filter(|body| !self.waits && !body.is_end_stream()) {
             // The timer is made when the task runs, which it does not where the shard itself has ended.
-            spawn_local(async { timeout(TIME_MAX, discard(body)).await });
-        }
-    }
-}
-
-async fn discard(mut body: Incoming) {
-    let mut left = BYTES_MAX;
-    while let Some(Ok(frame)) = body.frame().await {
-        let length = frame.data_ref().map_or(0, Bytes::len);
-        match left.checked_sub(length) {
-            Some(rest) => left = rest,
-            None => return,
+            spawn_local(async { timeout(TIME_MAX, discard(body, BYTES_MAX)).await });
         }
     }
 }

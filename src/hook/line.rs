@@ -2,7 +2,7 @@
 //!
 //! hyper speaks; what stands here is when a kept connection is used again, and when a request that got no answer may
 //! be sent once more. A pooled client would have to be wrapped for the latter by more than this.
-use crate::dial::origin::Origin;
+use crate::dial::{USER_AGENT, origin::Origin};
 use crate::outbox::wire::Stream;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -33,7 +33,6 @@ const FREE_WITHIN: Duration = Duration::from_millis(10);
 
 const SIGNATURE: HeaderName = HeaderName::from_static("x-signature");
 const EVENT: HeaderName = HeaderName::from_static("x-event");
-const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("wsgate/", env!("CARGO_PKG_VERSION")));
 
 /// A request, which may have to be sent a second time.
 pub(super) struct Post {

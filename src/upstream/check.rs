@@ -1,12 +1,13 @@
 //! Active checks: a server is asked whether it is well, on the main thread.
+use super::http::discard;
 use super::server::Server;
+use crate::dial::USER_AGENT;
 use crate::outbox::wire::Stream;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
+use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper::header::{self, HeaderValue};
-use hyper::{Request, Response, Uri};
+use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, broadcast};
@@ -20,7 +21,6 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 100;
 /// The most of an answer's body that is read, so that the server need not see its connection break.
 const BODY_BYTES_MAX: usize = 64 * 1024;
-const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("wsgate/", env!("CARGO_PKG_VERSION")));
 
 /// Checks a server each `interval`. `lost` is told its number where its sessions are to be closed.
 pub(super) async fn watch(server: Arc<Server>, places: Arc<Semaphore>, lost: broadcast::Sender<u64>) {
@@ -80,7 +80,7 @@ async fn ask(server: &Server, stream: Stream, deadline: Instant) -> Result<(), S
     };
     let status = answer.status();
     // What it says does not matter, nor whether it comes.
-    let _ = timeout_at(deadline, read(answer)).await;
+    let _ = timeout_at(deadline, discard(answer.into_body(), BODY_BYTES_MAX)).await;
     if status.is_success() || status.is_redirection() { Ok(()) } else { Err(format!("status {}", status.as_u16())) }
 }
 
@@ -92,14 +92,4 @@ fn request(server: &Server, path: &str) -> Result<Request<Empty<Bytes>>, hyper::
     headers.insert(header::USER_AGENT, USER_AGENT);
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     Ok(request)
-}
-
-async fn read(mut answer: Response<Incoming>) {
-    let mut left = BODY_BYTES_MAX;
-    while let Some(Ok(frame)) = answer.body_mut().frame().await {
-        match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
-            Some(rest) => left = rest,
-            None => return,
-        }
-    }
 }

@@ -17,6 +17,7 @@ use super::pool::{Affinity, Upstreams};
 use super::server::{Lease, Proxied, Server, Unavailable};
 use bytes::Bytes;
 use exchange::{Exchange, Quiet};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
@@ -251,6 +252,18 @@ pub(super) fn judge(answer: &Response<Incoming>) -> Result<(), &'static str> {
         }
     }
     Ok(())
+}
+
+/// Reads a body that nobody wants, up to a frame that goes beyond `bytes_max`, so that whoever sends it need not see its
+/// connection break.
+pub async fn discard(mut body: Incoming, bytes_max: usize) {
+    let mut left = bytes_max;
+    while let Some(Ok(frame)) = body.frame().await {
+        match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
 }
 
 /// An error and what it came from: hyper's own text alone says little.

@@ -3,6 +3,7 @@
 //! A task of the main thread asks the system, on tokio's threads for blocking calls: shards only read what it was told. The
 //! last good answer holds until there is another.
 use super::server::{Place, Source};
+use crate::dial;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +16,7 @@ use tokio::time::{sleep, timeout};
 
 /// Most addresses of a name that are used.
 const ADDRESSES_MAX: usize = 16;
-/// Most look-ups at once: one that hangs holds a thread.
+/// Most look-ups at once.
 pub(super) const LOOKUPS_MAX: usize = 8;
 /// Time from an answer to the next look-up.
 const LOOKUP_EVERY: Duration = Duration::from_secs(5);
@@ -120,7 +121,9 @@ pub(super) async fn follow(source: Arc<Source>, look_up: LookUp, places: Arc<Sem
     let Place::Named(name) = &source.place else { return };
     let mut failing = false;
     loop {
-        match name.learn(ask(name, &look_up, &places).await) {
+        let (ask, host, port) = (look_up.clone(), name.host.clone(), name.port);
+        let found = dial::look_up(&places, async move { ask(host, port).await }).await;
+        match name.learn(found) {
             Ok(differs) => {
                 if std::mem::take(&mut failing) {
                     tracing::info!(target: "wsgate::upstream", host = name.host, "the name is found again");
@@ -144,17 +147,6 @@ pub(super) async fn follow(source: Arc<Source>, look_up: LookUp, places: Arc<Sem
         // Either is a reason to look it up.
         let _ = timeout(rest, name.doubted.notified()).await;
     }
-}
-
-async fn ask(name: &Name, look_up: &LookUp, places: &Arc<Semaphore>) -> io::Result<Vec<SocketAddr>> {
-    let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let looking_up = look_up(name.host.clone(), name.port);
-    // A task of its own: the place is taken until the look-up ends, also where nobody follows the name any more.
-    let asked = tokio::spawn(async move {
-        let _place = place;
-        looking_up.await
-    });
-    asked.await.map_err(io::Error::other)?
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A key set that is fetched from a URL: when it has grown old, and when a token names a key that it does not have.
 use super::{LoadError, Verifier};
 use crate::config::Auth;
-use crate::dial::origin::Origin;
+use crate::dial::{self, origin::Origin};
 use crate::metrics::{Fetched, Metrics};
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -179,7 +179,7 @@ impl Remote {
         *request.uri_mut() = self.origin.path.clone();
         let headers = request.headers_mut();
         headers.insert(HOST, self.origin.authority.clone());
-        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("wsgate/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(USER_AGENT, dial::USER_AGENT);
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
         let answer = async {
