@@ -1,11 +1,11 @@
 //! curl, by HTTP/1.1 and HTTP/2, as users try things out with it; an application on node's HTTP server behind.
 use crate::support::backend::{program, unused_port};
+use crate::support::curl::{bytes, command, curl};
 use crate::support::raw::{ACCEPT, KEY};
 use crate::support::*;
 use serde_json::Value;
 use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::Command;
 
 const VERSIONS: [&str; 2] = ["--http1.1", "--http2"];
 
@@ -25,28 +25,6 @@ async fn application() -> Option<(Backend, Gateway)> {
 
 fn url(gateway: &Gateway, path: &str) -> String {
     format!("https://localhost:{}{path}", gateway.port(0))
-}
-
-/// curl with these arguments: no file of the user's, no proxy, quiet but for errors, and no CA but the gateway's.
-fn command(gateway: &Gateway, arguments: &[&str]) -> Command {
-    let mut command = Command::new("curl");
-    command.args(["-q", "--noproxy", "*", "-sS", "--cacert", "certs/fullchain.pem"]).args(arguments);
-    command.arg("--resolve").arg(format!("localhost:{}:127.0.0.1", gateway.port(0)));
-    command.current_dir(gateway.folder.path()).kill_on_drop(true);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// What curl wrote to standard output; it has to end well.
-async fn curl(gateway: &Gateway, arguments: &[&str]) -> String {
-    String::from_utf8(bytes(gateway, arguments).await).unwrap()
-}
-
-async fn bytes(gateway: &Gateway, arguments: &[&str]) -> Vec<u8> {
-    let output = within(command(gateway, arguments).output()).await.unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "curl {arguments:?}: {}: {errors}", output.status);
-    output.stdout
 }
 
 /// Bytes that show where one is missing.

@@ -1,9 +1,8 @@
 //! nginx behind the gateway: what it serves from files comes to curl as it is, and WebSockets pass through both.
 use crate::support::backend::program;
+use crate::support::curl::bytes;
 use crate::support::nginx::Nginx;
 use crate::support::*;
-use std::process::Stdio;
-use tokio::process::Command;
 
 const VERSIONS: [&str; 2] = ["--http1.1", "--http2"];
 
@@ -28,15 +27,10 @@ fn serves(port: u16, websocket: u16) -> String {
     )
 }
 
-async fn curl(gateway: &Gateway, arguments: &[&str], path: &str) -> Vec<u8> {
-    let mut command = Command::new("curl");
-    command.args(["-q", "--noproxy", "*", "-sS", "--cacert", "certs/fullchain.pem", "--resolve"]);
-    command.arg(format!("localhost:{}:127.0.0.1", gateway.port(0))).args(arguments);
-    command.arg(format!("https://localhost:{}{path}", gateway.port(0)));
-    command.current_dir(gateway.folder.path()).kill_on_drop(true).stdin(Stdio::null()).stdout(Stdio::piped());
-    let output = within(command.output()).await.unwrap();
-    assert!(output.status.success(), "curl {arguments:?} {path}: {}", output.status);
-    output.stdout
+/// What curl writes of this path.
+async fn get(gateway: &Gateway, arguments: &[&str], path: &str) -> Vec<u8> {
+    let url = format!("https://localhost:{}{path}", gateway.port(0));
+    bytes(gateway, &[arguments, &[&url]].concat()).await
 }
 
 /// The lines of a head, in small letters.
@@ -61,14 +55,14 @@ async fn files_come_as_nginx_serves_them() {
     let config = format!("[server]\nshards = 1\n{TLS}{OPEN}{}", proxy(&[nginx.port]));
     let gateway = Gateway::start(&config).await;
     for version in VERSIONS {
-        assert!(curl(&gateway, &[version], "/live/large.bin").await == large, "{version}: other bytes");
-        assert!(curl(&gateway, &[version, "-r", "1000-2000"], "/live/large.bin").await == large[1000..=2000]);
-        assert_eq!(curl(&gateway, &[version, "--compressed"], "/live/text.txt").await, text.as_bytes());
-        let head = lines(&curl(&gateway, &[version, "-I"], "/live/large.bin").await);
+        assert!(get(&gateway, &[version], "/live/large.bin").await == large, "{version}: other bytes");
+        assert!(get(&gateway, &[version, "-r", "1000-2000"], "/live/large.bin").await == large[1000..=2000]);
+        assert_eq!(get(&gateway, &[version, "--compressed"], "/live/text.txt").await, text.as_bytes());
+        let head = lines(&get(&gateway, &[version, "-I"], "/live/large.bin").await);
         assert!(head[0].contains("200") && value(&head, "content-length") == Some("12000000"), "{head:?}");
         let tag = value(&head, "etag").unwrap();
         let known = format!("If-None-Match: {tag}");
-        let unchanged = lines(&curl(&gateway, &[version, "-i", "-H", &known], "/live/large.bin").await);
+        let unchanged = lines(&get(&gateway, &[version, "-i", "-H", &known], "/live/large.bin").await);
         assert!(unchanged[0].contains("304") && value(&unchanged, "etag") == Some(tag), "{unchanged:?}");
         let status = ["-o", "/dev/null", "-w", "%{http_code}"];
         for (arguments, path, expected) in [
@@ -76,13 +70,13 @@ async fn files_come_as_nginx_serves_them() {
             (&[], "/live/none", "404"),
             (&["-d", "body"], "/live/large.bin", "405"),
         ] {
-            let answered = curl(&gateway, &[&[version], &status[..], arguments].concat(), path).await;
+            let answered = get(&gateway, &[&[version], &status[..], arguments].concat(), path).await;
             assert_eq!(String::from_utf8(answered).unwrap(), expected, "{version} {arguments:?} {path}");
         }
         // nginx counts its connections: one that is kept serves the next request too.
         let [first, second] = [
-            lines(&curl(&gateway, &[version, "-I"], "/live/text.txt").await),
-            lines(&curl(&gateway, &[version, "-I"], "/live/text.txt").await),
+            lines(&get(&gateway, &[version, "-I"], "/live/text.txt").await),
+            lines(&get(&gateway, &[version, "-I"], "/live/text.txt").await),
         ];
         assert_eq!(value(&first, "x-connection").unwrap(), value(&second, "x-connection").unwrap(), "{version}");
     }

@@ -1,7 +1,7 @@
 //! Programs nobody here wrote: servers and clients of npm and PyPI, curl, Chromium; and a backend that only
 //! records what it received.
 use super::message::Message;
-use super::{DEADLINE, skip, within};
+use super::{DEADLINE, eventually, skip, within};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -192,6 +192,18 @@ impl Recorder {
     /// What each connection sent so far, as text.
     pub fn received(&self) -> Vec<String> {
         self.bytes().iter().map(|b| String::from_utf8_lossy(b).into_owned()).collect()
+    }
+
+    /// Waits until the first connection has sent exactly this behind its head.
+    pub async fn gets(&self, sent: &[u8]) {
+        eventually(|| async {
+            let received = self.bytes();
+            let body = received.first()?.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
+            let frames = &received[0][body..];
+            assert!(sent.starts_with(frames), "the bytes were changed: {frames:?}");
+            (frames.len() == sent.len()).then_some(())
+        })
+        .await;
     }
 
     /// What each connection sent so far, of those that sent anything: others only look whether somebody listens.

@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod client;
 pub mod config;
+pub mod curl;
 pub mod gateway;
 pub mod h2raw;
 pub mod http2;
