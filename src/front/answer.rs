@@ -11,7 +11,7 @@ use crate::metrics::{Handshake, Refused};
 use crate::outbox::wire::Wire;
 use crate::session::{self, Surroundings, Upgraded};
 use crate::shard::Shard;
-use crate::upstream::{Backend, Forward, Proxied, Unavailable, Unopened};
+use crate::upstream::{Backend, Forward, Hints, Proxied, Unavailable, Unopened};
 use crate::ws::deflate;
 use hyper::header::{HeaderMap, HeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL};
 use hyper::http::request::Parts;
@@ -84,15 +84,22 @@ impl Then {
 }
 
 impl Front {
-    /// Judges a request and answers it.
-    pub(super) async fn answer(self: &Rc<Self>, entrance: &Rc<Entrance>, head: Parts, body: Body) -> Answer {
+    /// Judges a request and answers it. `hints`: where what a backend says before its answer goes; `None` where the
+    /// client cannot be sent that.
+    pub(super) async fn answer(
+        self: &Rc<Self>,
+        entrance: &Rc<Entrance>,
+        head: Parts,
+        body: Body,
+        hints: Option<Hints>,
+    ) -> Answer {
         if self.draining.load(Relaxed) {
             return self.refuse(entrance, &Refusal::draining());
         }
         let opens = self.opening.enter();
         match self.around.gate.admit(entrance, &head).await {
             Ok(Entered::Session(admitted)) => self.open(entrance, admitted, &head, opens).await,
-            Ok(Entered::Request(passed)) => self.pass(passed, head, body).await,
+            Ok(Entered::Request(passed)) => self.pass(passed, head, body, hints).await,
             Err(refusal) => self.refuse(entrance, &refusal),
         }
     }

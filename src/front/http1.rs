@@ -89,14 +89,13 @@ async fn answer(
     interim: Interim,
 ) -> Response<Body> {
     let upgrade = hyper::upgrade::on(&mut request);
-    let (mut head, body) = request.into_parts();
+    let (head, body) = request.into_parts();
     let switches = switches(&head);
     let hints = Hints::default();
-    if head.version == Version::HTTP_11 {
-        head.extensions.insert(hints.clone());
-    }
+    // HTTP/1.0 knows of none (RFC 9110, section 15.2).
+    let told = (head.version == Version::HTTP_11).then(|| hints.clone());
     let body = Body::Asked(Leftover::new(&head, body));
-    let mut answer = pin!(front.answer(&entrance, head, body));
+    let mut answer = pin!(front.answer(&entrance, head, body, told));
     let answer = loop {
         tokio::select! {
             biased;

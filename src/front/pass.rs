@@ -20,17 +20,12 @@ pub struct Passing {
 
 impl Front {
     /// Passes a request on that was let in.
-    pub(super) async fn pass(&self, passed: Passed, head: Parts, body: Body) -> Answer {
+    pub(super) async fn pass(&self, passed: Passed, head: Parts, body: Body, hints: Option<Hints>) -> Answer {
         let Passed { route, upstream, identity, origin, permits } = passed;
         let counted = Counted::new(self.around.shard.clone());
         let path = self.path(&route, &head.uri);
         let forward = describe(&head, &path, &origin, Some(&identity));
-        let ordinary = Ordinary {
-            method: &head.method,
-            forward,
-            body: Box::pin(body),
-            hints: head.extensions.get::<Hints>().cloned(),
-        };
+        let ordinary = Ordinary { method: &head.method, forward, body: Box::pin(body), hints };
         let answered = self.lines.send(&self.upstreams, upstream, ordinary).await;
         let answer = match answered {
             Ok(answer) => answer

@@ -33,7 +33,7 @@ pub(super) async fn run(
     mut respond: SendResponse<Piece>,
 ) {
     let (head, from) = request.into_parts();
-    let mut head = match request::read(head) {
+    let head = match request::read(head) {
         Ok(head) => head,
         Err(Unread::Malformed) => return respond.send_reset(Reason::PROTOCOL_ERROR),
         Err(Unread::Status(status)) => {
@@ -52,8 +52,7 @@ pub(super) async fn run(
         false => (None, Body::Http2(Received::new(&head, from, expects.then(|| wanted.clone())))),
     };
     let hints = Hints::default();
-    head.extensions.insert(hints.clone());
-    let mut answer = pin!(front.answer(&entrance, head, body));
+    let mut answer = pin!(front.answer(&entrance, head, body, Some(hints.clone())));
     let answer = loop {
         tokio::select! {
             biased;
