@@ -3,6 +3,7 @@
 //! [`mod@file`] reads `gateway.toml` and reports every fault with its place; what it returns is a
 //! [`Config`], in which nothing is left to check: addresses are parsed, routes name services that
 //! exist, secrets have been read.
+mod cluster;
 pub mod file;
 pub mod filter;
 pub mod keys;
@@ -11,6 +12,7 @@ mod rooms;
 pub mod secret;
 mod upstream;
 
+pub use cluster::{Cluster, RedisServer};
 pub use rooms::{Create, Duplicates, History, Hook, HookEvent, Permission, Policy, Rooms, Rules};
 pub use upstream::{Backend, Balance, HeaderRules, HealthCheck, Transport, Upstream, UpstreamTls};
 
@@ -38,6 +40,8 @@ pub struct Config {
     pub upstreams: Vec<Arc<Upstream>>,
     /// `[rooms]`.
     pub rooms: Rooms,
+    /// `[cluster]`; none where the table is missing: one node, and everything in memory.
+    pub cluster: Option<Arc<Cluster>>,
     /// `[admin]`; none where the table is missing.
     pub admin: Option<Admin>,
     /// Names of the namespaces that the routes use; [`Namespace::index`] points into it.

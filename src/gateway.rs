@@ -306,6 +306,7 @@ impl Parts {
             bans: self.lasting.bans.clone(),
             hook: self.hook.clone(),
             store: self.lasting.store.clone(),
+            cluster: None,
         };
         let (shared, inboxes) = Shared::new(config.server.shards, made_of);
         let timeouts = config.listeners.iter().map(|l| l.header_timeout);

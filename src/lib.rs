@@ -17,6 +17,7 @@ pub mod admin;
 pub mod admission;
 pub mod bans;
 pub mod close;
+pub mod cluster;
 pub mod config;
 pub mod dial;
 pub mod front;

@@ -20,6 +20,7 @@ pub use mail::Position;
 pub use member::{Auth, Enter, Member, Visitor};
 
 use crate::bans::Bans;
+use crate::cluster::Nodes;
 use crate::config;
 use crate::config::Namespace;
 use crate::hook::{Asker, Hook};
@@ -53,6 +54,17 @@ pub struct Parts {
     pub hook: Option<Arc<Hook>>,
     /// Where the history of durable rooms is kept; there where a policy asks for it.
     pub store: Option<Store>,
+    /// The other nodes, where there may be some: then order and history are Redis'.
+    pub cluster: Option<Clustered>,
+}
+
+/// Rooms that several nodes share.
+#[derive(Clone)]
+pub struct Clustered {
+    /// Where Redis is.
+    pub config: Arc<config::Cluster>,
+    /// The nodes.
+    pub nodes: Arc<Nodes>,
 }
 
 /// What every shard's part of the rooms needs to know of the others.
@@ -67,6 +79,7 @@ pub struct Shared {
     bans: Arc<Bans>,
     hook: Option<Arc<Hook>>,
     store: Option<Store>,
+    cluster: Option<Clustered>,
 }
 
 /// The other end of a shard's mailbox, to be handed to its [`Rooms`].
@@ -90,7 +103,7 @@ impl Parts {
     /// Rules and nothing else.
     pub fn alone(rules: config::Rooms) -> Parts {
         let namespaces = [Arc::from("default")].into();
-        Parts { rules: Arc::new(rules), namespaces, bans: Bans::in_memory(), hook: None, store: None }
+        Parts { rules: Arc::new(rules), namespaces, bans: Bans::in_memory(), hook: None, store: None, cluster: None }
     }
 }
 
@@ -104,7 +117,7 @@ const EVENTS_PER_MAIL: usize = 4;
 impl Shared {
     /// The mailboxes of `shards` shards.
     pub fn new(shards: usize, parts: Parts) -> (Shared, Vec<Inbox>) {
-        let Parts { rules, namespaces, bans, hook, store } = parts;
+        let Parts { rules, namespaces, bans, hook, store, cluster } = parts;
         let (post, inboxes) = Post::new(shards);
         (
             Shared {
@@ -117,6 +130,7 @@ impl Shared {
                 bans,
                 hook,
                 store,
+                cluster,
             },
             inboxes.into_iter().map(Inbox).collect(),
         )

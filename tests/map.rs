@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A file may use only what stands below it.
-const ORDER: [&str; 27] = [
+const ORDER: [&str; 28] = [
     "main",
     "lib",
     "gateway",
@@ -19,6 +19,7 @@ const ORDER: [&str; 27] = [
     "hook",
     "bans",
     "store",
+    "cluster",
     "health",
     "logging",
     "shard",

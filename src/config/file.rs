@@ -118,6 +118,7 @@ fn config(root: &Table, world: &World) -> Config {
     let (routes, namespaces) = route::read(root, &defaults);
     let rooms = rooms::read(&root.table("rooms", "rooms"), world, &routes);
     rooms::read_cluster(&root.table("cluster", "cluster"));
+    let cluster = None;
     let admin = admin::read(&root.table("admin", "admin"), world);
     listener::check_apart(root, &listeners, admin.as_ref());
     Config {
@@ -128,6 +129,7 @@ fn config(root: &Table, world: &World) -> Config {
         routes,
         upstreams,
         rooms,
+        cluster,
         admin: admin.map(|(admin, _)| admin),
         namespaces,
     }

@@ -48,7 +48,7 @@ impl Parts {
 
 /// What of a configuration a reload does not take, as text. Contents of secrets are not compared.
 fn apart_from_upstreams(config: &Config) -> String {
-    let Config { server, listeners, auth, ip_limits, routes, upstreams, rooms, admin, namespaces } = config;
+    let Config { server, listeners, auth, ip_limits, routes, upstreams, rooms, cluster, admin, namespaces } = config;
     let names: Vec<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
-    format!("{:?}", (server, listeners, auth, ip_limits, routes, names, rooms, admin, namespaces))
+    format!("{:?}", (server, listeners, auth, ip_limits, routes, names, rooms, cluster, admin, namespaces))
 }

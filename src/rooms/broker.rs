@@ -8,6 +8,8 @@ pub mod memory;
 pub use super::mail::{Position, RoomKey};
 
 use super::protocol::push;
+use super::statuses::Said;
+use crate::cluster::NodeId;
 use crate::config::Rules;
 use crate::ws::frame::{Opcode, frame, payload};
 use bytes::Bytes;
@@ -67,9 +69,43 @@ pub struct Batch {
     pub bytes: usize,
 }
 
+/// What a node holds of a client in a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Its sessions there, at least one.
+    pub sessions: u32,
+    /// When the first of them came.
+    pub since: Timestamp,
+    /// What it has said of itself; `None`: nothing.
+    pub said: Option<Arc<Said>>,
+}
+
+/// What passes between the members of a room and has no place in its order. It may be lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Telling {
+    /// A client has begun to type, or has stopped.
+    Typing {
+        /// The client.
+        client: Arc<str>,
+        /// It has begun.
+        start: bool,
+    },
+    /// A client has read everything up to a message.
+    Receipt {
+        /// The client.
+        client: Arc<str>,
+        /// The message's offset.
+        offset: u64,
+    },
+}
+
+/// A client in a room, as another node holds it.
+pub type Elsewhere = (NodeId, Arc<str>, Option<Held>);
+
 /// What a broker tells a home. The events of one room come in one order: `Opened`, then every
-/// `Delivered` from the offset that follows its position on, each once and without a gap. What is
-/// `Delivered` before `Opened`, or after [`Broker::shut`], is thrown away.
+/// `Delivered` from the offset that follows its position on, each once and without a gap, unless `Lost` comes: then
+/// from the offset that follows that position on. What is `Delivered` before `Opened`, or after [`Broker::shut`], is
+/// thrown away. `Others` and `Told` come also before `Opened`, and then count.
 #[derive(Debug)]
 pub enum Event {
     /// The room is open: this is the place of its last message.
@@ -115,6 +151,40 @@ pub enum Event {
         /// The offset of the oldest message that is kept.
         oldest: Option<u64>,
     },
+    /// What was to be read cannot be had now: nothing is said about whether it is kept.
+    Unread {
+        /// What [`Broker::read`] was given.
+        ticket: u64,
+    },
+    /// Messages of an open room have been lost, or its count is another one now: the members have lost their place. What
+    /// was read, or accepted, before and is still to come belongs to the new position or has none.
+    Lost {
+        /// The room.
+        room: RoomKey,
+        /// The place of its last message now.
+        position: Position,
+    },
+    /// What other nodes hold in the room has changed.
+    Others {
+        /// The room.
+        room: RoomKey,
+        /// What they hold now; `None`: nothing of this client any more.
+        clients: Vec<Elsewhere>,
+        /// Whether this is all that other nodes hold.
+        whole: bool,
+    },
+    /// A node lives no more: what it holds, in whatever room, it holds no more.
+    Gone {
+        /// The node.
+        node: NodeId,
+    },
+    /// Another node tells something.
+    Told {
+        /// The room.
+        room: RoomKey,
+        /// What.
+        telling: Telling,
+    },
 }
 
 /// Gives messages their place, and keeps them for a while. A call never waits: what comes of it is an [`Event`].
@@ -132,6 +202,13 @@ pub trait Broker {
     /// Asks for the messages after this offset of a room that is open. Answered by `Read` with this ticket; answers
     /// come in the order of the questions. It may hold messages that were not `Delivered` yet.
     fn read(&mut self, ticket: u64, room: &RoomKey, after: u64, batch: Batch);
+
+    /// What this node holds of a client in a room has changed; `None`: nothing any more. The others are told before
+    /// anything that is published or told afterwards.
+    fn holds(&mut self, _room: &RoomKey, _client: &Arc<str>, _held: Option<Held>) {}
+
+    /// Tells the other nodes that have members in the room.
+    fn tell(&mut self, _room: &RoomKey, _telling: Telling) {}
 
     /// The next event.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event>;

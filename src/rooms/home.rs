@@ -214,6 +214,11 @@ impl Home {
             }
             Event::Delivered { room, message } => self.deliver_message(&room, message),
             Event::Read { ticket, messages, oldest } => self.was_read(ticket, messages, oldest),
+            Event::Unread { ticket: _ }
+            | Event::Lost { .. }
+            | Event::Others { .. }
+            | Event::Gone { .. }
+            | Event::Told { .. } => (),
         }
     }
 
