@@ -7,7 +7,9 @@ mod labels;
 mod process;
 mod servers;
 
-pub use labels::{Asked, AskedOutcome, Direction, Fetched, Handshake, Refused, ServiceLabel, StatusClass, ToldOutcome};
+pub use labels::{
+    Asked, AskedOutcome, Direction, Fetched, Handshake, PlacesLost, Refused, ServiceLabel, StatusClass, ToldOutcome,
+};
 pub use servers::ServerLevels;
 
 use crate::close::{By, Close};
@@ -143,6 +145,10 @@ pub struct ShardMetrics {
     /// When the last one succeeded, in seconds since 1970.
     jwks_fetched_at: AtomicU64,
     loop_lag: LoopLag,
+    gaps_filled: AtomicU64,
+    messages_filled: AtomicU64,
+    places_lost: [AtomicU64; PlacesLost::COUNT],
+    presence_flushes: AtomicU64,
 }
 
 /// A histogram of how late a shard's timer fired.
@@ -300,6 +306,26 @@ impl ShardMetrics {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             self.jwks_fetched_at.store(now.as_secs(), Relaxed);
         }
+    }
+
+    /// Everything that a room had missed of Redis has been told.
+    pub fn gap_filled(&self) {
+        self.gaps_filled.fetch_add(1, Relaxed);
+    }
+
+    /// `n` messages that a room had missed of Redis were read again.
+    pub fn messages_filled(&self, n: u64) {
+        self.messages_filled.fetch_add(n, Relaxed);
+    }
+
+    /// The members of a room lost their places.
+    pub fn places_lost(&self, cause: PlacesLost) {
+        self.places_lost[cause as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Redis was told what this node holds in a room.
+    pub fn presence_flushed(&self) {
+        self.presence_flushes.fetch_add(1, Relaxed);
     }
 
     /// A timer of the shard fired `late` after its time: how long everything else there waited.

@@ -20,7 +20,7 @@ pub use mail::Position;
 pub use member::{Auth, Enter, Member, Visitor};
 
 use crate::bans::Bans;
-use crate::cluster::Nodes;
+use crate::cluster::{Link, Nodes};
 use crate::config;
 use crate::config::Namespace;
 use crate::hook::{Asker, Hook};
@@ -28,6 +28,7 @@ use crate::shard::Shard;
 use crate::store::Store;
 use broker::Broker;
 use broker::memory::{Durable, Memory};
+use broker::redis::{self, Redis};
 use desk::DeskAsk;
 use home::Home;
 use local::Local;
@@ -163,9 +164,21 @@ impl Shared {
 impl Rooms {
     /// The rooms of one shard, to be [run](Self::run).
     pub fn new(shared: Shared, shard: Rc<Shard>) -> Rc<Rooms> {
-        let durable = shared.store.as_ref().map(|store| Durable::new(store, shared.namespaces.clone()));
-        let memory = Memory::new(shared.rules.duplicates, durable);
-        Self::with_broker(shared, shard, Box::new(memory))
+        let broker: Box<dyn Broker> = match &shared.cluster {
+            Some(Clustered { config, nodes }) => Box::new(Redis::new(redis::Parts {
+                link: Link::new(config, &redis::SCRIPTS),
+                live: nodes.live().clone(),
+                prefix: config.prefix.clone(),
+                namespaces: shared.namespaces.clone(),
+                duplicates: shared.rules.duplicates,
+                shard: shard.clone(),
+            })),
+            None => {
+                let durable = shared.store.as_ref().map(|store| Durable::new(store, shared.namespaces.clone()));
+                Box::new(Memory::new(shared.rules.duplicates, durable))
+            }
+        };
+        Self::with_broker(shared, shard, broker)
     }
 
     /// As [`new`](Self::new), with another broker.
