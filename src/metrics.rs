@@ -8,7 +8,8 @@ mod process;
 mod servers;
 
 pub use labels::{
-    Asked, AskedOutcome, Direction, Fetched, Handshake, PlacesLost, Refused, ServiceLabel, StatusClass, ToldOutcome,
+    Asked, AskedOutcome, Direction, Fetched, Handshake, PlacesLost, RedisCall, Refused, ServiceLabel, StatusClass,
+    ToldOutcome,
 };
 pub use servers::ServerLevels;
 
@@ -144,6 +145,9 @@ pub struct ShardMetrics {
     jwks_fetches: [AtomicU64; Fetched::COUNT],
     /// When the last one succeeded, in seconds since 1970.
     jwks_fetched_at: AtomicU64,
+    redis_connected: Gauge,
+    redis_reconnects: AtomicU64,
+    redis_calls: [AtomicU64; RedisCall::COUNT],
     loop_lag: LoopLag,
     gaps_filled: AtomicU64,
     messages_filled: AtomicU64,
@@ -326,6 +330,27 @@ impl ShardMetrics {
     /// Redis was told what this node holds in a room.
     pub fn presence_flushed(&self) {
         self.presence_flushes.fetch_add(1, Relaxed);
+    }
+
+    /// A connection to Redis can be used.
+    pub fn redis_connected(&self) {
+        self.redis_connected.add(1);
+    }
+
+    /// It failed.
+    pub fn redis_lost(&self) {
+        self.redis_connected.subtract(1);
+        self.redis_reconnects.fetch_add(1, Relaxed);
+    }
+
+    /// It is not needed any more.
+    pub fn redis_left(&self) {
+        self.redis_connected.subtract(1);
+    }
+
+    /// A call of Redis came to its end.
+    pub fn redis_called(&self, outcome: RedisCall) {
+        self.redis_calls[outcome as usize].fetch_add(1, Relaxed);
     }
 
     /// A timer of the shard fired `late` after its time: how long everything else there waited.

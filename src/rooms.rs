@@ -20,7 +20,7 @@ pub use mail::Position;
 pub use member::{Auth, Enter, Member, Visitor};
 
 use crate::bans::Bans;
-use crate::cluster::{Link, Nodes};
+use crate::cluster::{self, Link, Nodes};
 use crate::config;
 use crate::config::Namespace;
 use crate::hook::{Asker, Hook};
@@ -28,7 +28,7 @@ use crate::shard::Shard;
 use crate::store::Store;
 use broker::Broker;
 use broker::memory::{Durable, Memory};
-use broker::redis::{self, Redis};
+use broker::redis::{Parts as RedisParts, Redis, SCRIPTS};
 use desk::DeskAsk;
 use home::Home;
 use local::Local;
@@ -62,8 +62,10 @@ pub struct Parts {
 /// Rooms that several nodes share.
 #[derive(Clone)]
 pub struct Clustered {
-    /// Where Redis is.
+    /// What is configured.
     pub config: Arc<config::Cluster>,
+    /// Where Redis is.
+    pub redis: Arc<cluster::Redis>,
     /// The nodes.
     pub nodes: Arc<Nodes>,
 }
@@ -165,8 +167,8 @@ impl Rooms {
     /// The rooms of one shard, to be [run](Self::run).
     pub fn new(shared: Shared, shard: Rc<Shard>) -> Rc<Rooms> {
         let broker: Box<dyn Broker> = match &shared.cluster {
-            Some(Clustered { config, nodes }) => Box::new(Redis::new(redis::Parts {
-                link: Link::new(config, &redis::SCRIPTS),
+            Some(Clustered { config, redis, nodes }) => Box::new(Redis::new(RedisParts {
+                link: Link::new(redis, &SCRIPTS, Some(shard.index)),
                 live: nodes.live().clone(),
                 prefix: config.prefix.clone(),
                 namespaces: shared.namespaces.clone(),
