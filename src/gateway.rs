@@ -60,6 +60,18 @@ struct Parts {
     drain: Arc<Notify>,
 }
 
+/// What is built before the other nodes are looked for.
+struct Early {
+    config: Arc<Config>,
+    tls: Vec<Option<Arc<Tls>>>,
+    limiter: Arc<Limiter>,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    hook: Option<Arc<Hook>>,
+    upstreams: Arc<Upstreams>,
+    drain: Arc<Notify>,
+}
+
 /// Runs the gateway until a signal ends it. `config` was read from `path`, which SIGHUP has read again.
 ///
 /// # Errors
@@ -97,19 +109,26 @@ async fn serve(config: Arc<Config>, path: &Path, program: &str) -> Result<(), St
     make_missing_files(&config)?;
     let bound = bind(&config)?;
     let admin = bind_admin(&config).await?;
-    // After what fails most often: the store is closed again where anything fails, but opening it takes its time.
-    let mut parts = Parts::new(config, path)?;
+    let early = Early::new(config)?;
     let mut serving = JoinSet::new();
-    if !parts.join(&mut serving, &mut signals.stop).await? {
-        return Ok(());
+    let nodes = tokio::select! {
+        joined = early.join(&mut serving) => joined?,
+        () = signals.stop.next() => return Ok(()),
+    };
+    // After what fails most often: the store is closed again where anything fails, but opening it takes its time.
+    let parts = Parts::new(early, nodes.clone(), path);
+    let served = match &parts {
+        Ok(parts) => parts.serve(bound, admin, &mut signals, &mut serving, program).await,
+        Err(error) => Err(error.clone()),
+    };
+    if let Some(nodes) = nodes {
+        nodes.leave(cluster::LEAVE_TIMEOUT).await;
     }
-    let served = parts.serve(bound, admin, &mut signals, &mut serving, program).await;
-    parts.leave().await;
     match served? {
         Served::CutShort => return Ok(()),
         Served::ToTheEnd => (),
     }
-    if let Some(hook) = &parts.hook {
+    if let Some(hook) = parts?.hook.as_ref() {
         tokio::select! {
             _ = hook.flush(Instant::now() + GRACE) => (),
             () = signals.stop.next() => tracing::warn!("stopped at once by a second signal"),
@@ -226,11 +245,8 @@ fn make_missing_files(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-impl Parts {
-    fn new(config: Arc<Config>, path: &Path) -> Result<Parts, String> {
-        let limiter = Limiter::new(config.server.max_connections, config.ip_limits);
-        let lasting = Lasting::open(&config).map_err(|e| e.to_string())?;
-        let gate = Gate::new(config.clone(), limiter.clone(), lasting.bans.clone()).map_err(|e| e.to_string())?;
+impl Early {
+    fn new(config: Arc<Config>) -> Result<Early, String> {
         let metrics = Metrics::new(config.server.shards);
         let hook = config.rooms.hook.as_ref().map(|hook| Hook::new(hook, metrics.clone())).transpose()?;
         let upstreams = Upstreams::new(&config.upstreams);
@@ -240,20 +256,38 @@ impl Parts {
             return Err(error.to_string());
         }
         let load = |listener| load_tls(listener).map(|tls| tls.map(Arc::new)).map_err(|e| e.to_string());
-        Ok(Parts {
+        Ok(Early {
             tls: config.listeners.iter().map(load).collect::<Result<_, _>>()?,
-            gate: Arc::new(gate),
-            limiter,
+            limiter: Limiter::new(config.server.max_connections, config.ip_limits),
             metrics,
             health: Arc::new(Health::new(config.server.shards, Instant::now())),
-            draining: Arc::default(),
-            lasting,
             hook,
             upstreams,
-            nodes: None,
             drain: Arc::default(),
             config,
+        })
+    }
+}
+
+impl Parts {
+    fn new(early: Early, nodes: Option<Arc<Nodes>>, path: &Path) -> Result<Parts, String> {
+        let Early { config, tls, limiter, metrics, health, hook, upstreams, drain } = early;
+        let lasting = Lasting::open(&config).map_err(|e| e.to_string())?;
+        let gate = Gate::new(config.clone(), limiter.clone(), lasting.bans.clone()).map_err(|e| e.to_string())?;
+        Ok(Parts {
+            gate: Arc::new(gate),
+            draining: Arc::default(),
             path: path.to_owned(),
+            lasting,
+            nodes,
+            config,
+            tls,
+            limiter,
+            metrics,
+            health,
+            hook,
+            upstreams,
+            drain,
         })
     }
 
