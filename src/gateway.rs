@@ -7,8 +7,8 @@ mod thread;
 use crate::admin;
 use crate::admission::{Gate, token};
 use crate::bans::Bans;
-use crate::cluster::Nodes;
-use crate::config::{Config, KeySource, Listener};
+use crate::cluster::{Nodes, Redis};
+use crate::config::{self, Config, KeySource, Listener};
 use crate::health::{Health, STALE_AFTER};
 use crate::hook::Hook;
 use crate::limits::Limiter;
@@ -54,8 +54,9 @@ struct Parts {
     lasting: Lasting,
     hook: Option<Arc<Hook>>,
     upstreams: Arc<Upstreams>,
-    /// The other nodes, where there may be some.
+    /// The other nodes, and where Redis is, where there may be some.
     nodes: Option<Arc<Nodes>>,
+    redis: Option<Arc<Redis>>,
     /// Notified where the gateway is to stop.
     drain: Arc<Notify>,
 }
@@ -69,6 +70,7 @@ struct Early {
     health: Arc<Health>,
     hook: Option<Arc<Hook>>,
     upstreams: Arc<Upstreams>,
+    redis: Option<Arc<Redis>>,
     drain: Arc<Notify>,
 }
 
@@ -177,6 +179,7 @@ pub fn missing_files(config: &Config) -> Vec<String> {
     if !made && let Err(error) = token::Keyring::load(&config.auth) {
         missing.push(error.to_string());
     }
+    missing.extend(config.cluster.as_ref().and_then(|cluster| reach(cluster, Metrics::new(0)).err()));
     missing.extend(config.upstreams.iter().filter_map(|u| upstream::trust(u).err()).map(|error| error.to_string()));
     if let Some(cluster) = config.cluster.as_ref().filter(|cluster| cluster.tls)
         && let Err(error) = tls::client::config(cluster.ca.as_deref(), None)
@@ -259,8 +262,9 @@ impl Early {
         Ok(Early {
             tls: config.listeners.iter().map(load).collect::<Result<_, _>>()?,
             limiter: Limiter::new(config.server.max_connections, config.ip_limits),
-            metrics,
             health: Arc::new(Health::new(config.server.shards, Instant::now())),
+            redis: config.cluster.as_ref().map(|cluster| reach(cluster, metrics.clone())).transpose()?,
+            metrics,
             hook,
             upstreams,
             drain: Arc::default(),
@@ -271,7 +275,7 @@ impl Early {
 
 impl Parts {
     fn new(early: Early, nodes: Option<Arc<Nodes>>, path: &Path) -> Result<Parts, String> {
-        let Early { config, tls, limiter, metrics, health, hook, upstreams, drain } = early;
+        let Early { config, tls, limiter, metrics, health, hook, upstreams, redis, drain } = early;
         let lasting = Lasting::open(&config).map_err(|e| e.to_string())?;
         let gate = Gate::new(config.clone(), limiter.clone(), lasting.bans.clone()).map_err(|e| e.to_string())?;
         Ok(Parts {
@@ -287,6 +291,7 @@ impl Parts {
             health,
             hook,
             upstreams,
+            redis,
             drain,
         })
     }
@@ -383,14 +388,15 @@ impl Parts {
 
     fn start_shards(&self) -> Result<(Running, Vec<Intake>, Shared), String> {
         let config = &self.config;
-        let cluster = self.nodes.clone().zip(config.cluster.clone());
+        let (nodes, redis) = (self.nodes.clone(), self.redis.clone());
+        let cluster = config.cluster.clone().zip(redis).zip(nodes);
         let made_of = rooms::Parts {
             rules: Arc::new(config.rooms.clone()),
             namespaces: config.namespaces.clone().into(),
             bans: self.lasting.bans.clone(),
             hook: self.hook.clone(),
             store: self.lasting.store.clone(),
-            cluster: cluster.map(|(nodes, config)| Clustered { config, nodes }),
+            cluster: cluster.map(|((config, redis), nodes)| Clustered { config, redis, nodes }),
         };
         let (shared, inboxes) = Shared::new(config.server.shards, made_of);
         let timeouts = config.listeners.iter().map(|l| l.header_timeout);
@@ -418,6 +424,10 @@ impl Parts {
         let state = admin::State::new(admin, config, metrics, health, desk, bans, self.upstreams.clone());
         Some(Arc::new(admin::State { drain: self.drain.clone(), nodes: self.nodes.clone(), ..state }))
     }
+}
+
+fn reach(cluster: &config::Cluster, metrics: Arc<Metrics>) -> Result<Arc<Redis>, String> {
+    Redis::new(cluster, metrics).map_err(|e| e.to_string())
 }
 
 async fn bind_admin(config: &Config) -> Result<Option<TcpListener>, String> {

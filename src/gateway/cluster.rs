@@ -19,9 +19,9 @@ pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 impl Early {
     /// Takes this node's place among the others; `None`: this gateway is alone.
     pub(super) async fn join(&self, serving: &mut JoinSet<()>) -> Result<Option<Arc<Nodes>>, String> {
-        let Some(cluster) = &self.config.cluster else { return Ok(None) };
+        let (Some(cluster), Some(redis)) = (&self.config.cluster, &self.redis) else { return Ok(None) };
         let about = about(self.metrics.clone(), self.health.clone());
-        let (nodes, running) = Nodes::join(cluster, SCRIPTS, about).await?;
+        let (nodes, running) = Nodes::join(cluster, redis, SCRIPTS, about).await?;
         serving.spawn(running);
         let own = nodes.live().now().own;
         tracing::info!(node = %cluster.node, id = %own, "one of {} nodes", nodes.live().now().nodes.len());
