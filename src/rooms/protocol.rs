@@ -30,6 +30,18 @@ impl Status {
     }
 }
 
+/// From what [`Status::as_str`] gave.
+impl From<&str> for Status {
+    fn from(text: &str) -> Status {
+        match text {
+            "online" => Status::Online,
+            "offline" => Status::Offline,
+            "invisible" => Status::Invisible,
+            text => Status::Text(text.into()),
+        }
+    }
+}
+
 /// The longest name of a room, a client or a message, in bytes.
 pub const NAME_MAX: usize = 128;
 
