@@ -96,6 +96,11 @@ fn fault(error: BanError) -> Fault {
         BanError::Namespace => Fault::Missing("no such namespace"),
         BanError::Client | BanError::Room | BanError::Reason => Fault::bad(error.to_string()),
         BanError::TooMany => Fault::Unavailable("there are too many bans"),
+        BanError::Away => Fault::Refused(Refusal { code: Code::Unknown, message: "Redis is not reached" }),
+        BanError::Refused(_) => {
+            tracing::error!(%error, "Redis keeps no bans");
+            Fault::Internal("Redis refused it")
+        }
         BanError::Busy => Fault::Refused(Refusal { code: Code::Unknown, message: "the store has too much to do" }),
         BanError::Store(error) => {
             tracing::error!(%error, "the store of bans failed");

@@ -3,7 +3,7 @@ use super::super::link::{Link, Report, Trouble};
 use super::super::script::{Call, Reply, Script};
 use super::super::slots::{SLOTS, Slots, slot_of};
 use super::lease::{ABOUT_BYTES_MAX, Leases, Own, Periods};
-use super::{About, Live, Nodes, NodeId, Standing, letter::Letter, publish};
+use super::{About, Live, NodeId, Nodes, Standing, letter::Letter, publish};
 use crate::config;
 use bytes::Bytes;
 use slab::Slab;

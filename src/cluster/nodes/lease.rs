@@ -210,7 +210,8 @@ impl Leases {
 
     /// The nodes that live, in the order of their names.
     pub(super) fn nodes(&self) -> Vec<NodeView> {
-        let view = |Lease { name, id, about, .. }: &Lease| NodeView { id: *id, name: name.clone(), about: about.clone() };
+        let view =
+            |Lease { name, id, about, .. }: &Lease| NodeView { id: *id, name: name.clone(), about: about.clone() };
         let mut nodes: Vec<NodeView> = self.seen.values().map(|seen| view(&seen.lease)).collect();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
         nodes

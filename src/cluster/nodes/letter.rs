@@ -44,12 +44,9 @@ impl Letter {
         Some(match words[..] {
             ["look"] => Letter::Look,
             ["ask", from, number] => Letter::Ask { from: from.parse().ok()?, number: number.parse().ok()?, content },
-            ["answer", from, to, number] => Letter::Answer {
-                from: from.parse().ok()?,
-                to: to.parse().ok()?,
-                number: number.parse().ok()?,
-                content,
-            },
+            ["answer", from, to, number] => {
+                Letter::Answer { from: from.parse().ok()?, to: to.parse().ok()?, number: number.parse().ok()?, content }
+            }
             [word, from] => {
                 let topic = Topic::ALL.into_iter().find(|topic| topic.word() == word)?;
                 Letter::Tell { from: from.parse().ok()?, topic, content }
