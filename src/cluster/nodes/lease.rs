@@ -221,3 +221,126 @@ impl Leases {
 fn random_id() -> NodeId {
     NodeId(rand::random())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: &str = "edge-1";
+
+    fn leases() -> (Leases, Instant) {
+        (Leases::new(NAME.into(), Periods::default()), Instant::now())
+    }
+
+    /// What a beat returns: whose the own name is, and the leases.
+    fn reply(holder: NodeId, leases: &[(&str, NodeId, u64)]) -> Reply {
+        let text = |text: String| Reply::Text(text.into());
+        let pair = |(name, id, count): &(&str, NodeId, u64)| {
+            [text((*name).to_owned()), text(format!("{id} {count} {{\"phase\": \"ready\"}}"))]
+        };
+        Reply::List(vec![text(holder.to_string()), Reply::List(leases.iter().flat_map(pair).collect())])
+    }
+
+    fn names(leases: &Leases) -> Vec<String> {
+        leases.nodes().iter().map(|node| node.name.to_string()).collect()
+    }
+
+    fn lapsed(leases: &Leases) -> Vec<String> {
+        leases.lapsed().map(|seen| format!("{} {}", seen.lease.name, seen.lease.count)).collect()
+    }
+
+    fn seconds(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_counter_that_stands_still_for_8_s_has_run_out() {
+        let (mut leases, start) = leases();
+        let other = NodeId(7);
+        for beat in 0..6 {
+            let now = seconds(start, 2 * beat);
+            // It moves once more at 2 s, and the own one never: that is no matter.
+            let count = beat.min(1);
+            let own = leases.id();
+            assert!(lapsed(&leases).is_empty(), "at {now:?}");
+            assert_eq!(leases.read(now, &reply(own, &[(NAME, own, 5), ("b", other, count)])), Some(Own::Renewed));
+        }
+        assert_eq!(lapsed(&leases), ["b 1"]);
+        let beat = leases.beat(&[b"l", b"c"], "{}").bytes;
+        let beat = String::from_utf8_lossy(&beat);
+        assert!(beat.ends_with("$1\r\nb\r\n$18\r\n0000000000000007 1\r\n"), "{beat:?}");
+        // It lives all the same until that was carried out, and where it has moved meanwhile.
+        assert_eq!(names(&leases), ["b", NAME]);
+        let own = leases.id();
+        leases.read(seconds(start, 11), &reply(own, &[("b", other, 2)]));
+        assert!(lapsed(&leases).is_empty());
+        leases.read(seconds(start, 13), &reply(own, &[(NAME, own, 6)]));
+        assert_eq!(names(&leases), [NAME]);
+    }
+
+    #[test]
+    fn time_without_redis_does_not_count() {
+        let (mut leases, start) = leases();
+        let own = leases.id();
+        let all = reply(own, &[(NAME, own, 1), ("b", NodeId(7), 1)]);
+        for time in [0, 2, 4, 104, 106, 107] {
+            leases.read(seconds(start, time), &all);
+            assert!(lapsed(&leases).is_empty(), "{time}");
+        }
+        // 4 s before, and 4 s after it.
+        leases.read(seconds(start, 108), &all);
+        assert_eq!(lapsed(&leases).len(), 1);
+    }
+
+    #[test]
+    fn another_id_under_a_name_is_another_node() {
+        let (mut leases, start) = leases();
+        let own = leases.id();
+        leases.read(seconds(start, 0), &reply(own, &[("b", NodeId(7), 1)]));
+        for time in [4, 8] {
+            leases.read(seconds(start, time), &reply(own, &[("b", NodeId(8), 1)]));
+        }
+        assert!(lapsed(&leases).is_empty(), "that one has stood for 4 s");
+        assert_eq!(leases.nodes()[0].id, NodeId(8));
+    }
+
+    #[test]
+    fn a_lease_that_had_run_out_stands_under_a_new_id() {
+        let (mut leases, start) = leases();
+        let (own, new) = (leases.id(), leases.new_id);
+        assert_eq!(leases.read(start, &reply(new, &[(NAME, new, 0)])), Some(Own::New));
+        assert!(leases.id() == new && leases.new_id != new && leases.new_id != own);
+        assert_eq!(leases.read(start, &reply(new, &[(NAME, new, 1)])), Some(Own::Renewed));
+    }
+
+    #[test]
+    fn a_name_of_another_process_is_taken_when_its_lease_has_run_out() {
+        let (mut leases, start) = leases();
+        let other = NodeId(7);
+        for time in [0, 4, 8] {
+            assert!(lapsed(&leases).is_empty());
+            let taken = leases.read(seconds(start, time), &reply(other, &[(NAME, other, 3)]));
+            assert_eq!(taken, Some(Own::Taken { moved: false }));
+        }
+        assert_eq!(lapsed(&leases), [format!("{NAME} 3")]);
+        let moved = leases.read(seconds(start, 9), &reply(other, &[(NAME, other, 4)]));
+        assert_eq!(moved, Some(Own::Taken { moved: true }));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_no_lease() {
+        let (mut leases, start) = leases();
+        let text = |text: &str| Reply::Text(text.to_owned().into());
+        let pair = |lease: &str| [text("b"), text(lease)];
+        let holder = leases.id().to_string();
+        for lease in ["", "x", "7 1 {}", "0000000000000007 +1 {}", "0000000000000007 1", "000000000000000g 1 {}"] {
+            leases.read(start, &Reply::List(vec![text(&holder), Reply::List(pair(lease).to_vec())]));
+            assert_eq!(names(&leases), [""; 0], "{lease}");
+        }
+        leases.read(start, &Reply::List(vec![text(&holder), Reply::List(pair("0000000000000007 1 ").to_vec())]));
+        assert_eq!(names(&leases), ["b"]);
+        for reply in [Reply::Nil, Reply::List(vec![]), Reply::List(vec![text("x"), Reply::List(vec![])])] {
+            assert_eq!(leases.read(start, &reply), None);
+        }
+    }
+}
