@@ -231,17 +231,26 @@ impl Desk {
         OfAll { found: found.into_iter().fold(0, usize::saturating_add), unanswered }
     }
 
+    /// The answer to another node's question, where it cannot be looked for.
+    pub fn no_answer(&self) -> Bytes {
+        answer::<()>(self.node(), None)
+    }
+
+    fn node(&self) -> &str {
+        self.shared.cluster.as_ref().map_or("", |cluster| &cluster.config.node)
+    }
+
     /// The answer to another node's question: what is found here. It comes in time, or says that it does not.
     pub async fn answer(&self, question: &[u8]) -> Bytes {
-        let node = self.shared.cluster.as_ref().map_or("", |cluster| &cluster.config.node);
+        let node = self.node();
         let Ok(Question::<Asked> { v: VERSION, namespace, ask }) = serde_json::from_slice(question) else {
             tracing::debug!("a node asks what is not understood here");
-            return answer::<()>(node, None);
+            return self.no_answer();
         };
         let index = self.shared.namespaces.iter().position(|known| **known == *namespace);
         let index = index.and_then(|index| u16::try_from(index).ok());
         let found = self.found(node, index.map(|index| Namespace { index }), ask);
-        timeout(ANSWER_TIMEOUT, found).await.unwrap_or_else(|_| answer::<()>(node, None))
+        timeout(ANSWER_TIMEOUT, found).await.unwrap_or_else(|_| self.no_answer())
     }
 
     /// A namespace that this node does not have holds nothing here.
