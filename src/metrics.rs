@@ -2,11 +2,13 @@
 //!
 //! A counter is a place in an array, found by the variants of the label enums: nothing on the
 //! message path looks a string up, allocates or takes a lock.
+mod cluster;
 mod exposition;
 mod labels;
 mod process;
 mod servers;
 
+pub use cluster::ClusterLevels;
 pub use labels::{
     Asked, AskedOutcome, Direction, Fetched, Handshake, PlacesLost, RedisCall, Refused, ServiceLabel, StatusClass,
     ToldOutcome,
@@ -36,6 +38,7 @@ struct Blocks {
     /// One for each shard, and the last for threads that are none.
     shards: Box<[ShardMetrics]>,
     servers: servers::Servers,
+    cluster: cluster::Cluster,
     started: SystemTime,
 }
 
@@ -45,6 +48,7 @@ impl Metrics {
         let blocks = Arc::new(Blocks {
             shards: (0..=shards).map(|_| ShardMetrics::default()).collect(),
             servers: servers::Servers::default(),
+            cluster: cluster::Cluster::default(),
             started: SystemTime::now(),
         });
         let mut registry = Registry::default();
@@ -70,6 +74,11 @@ impl Metrics {
     /// Has each scrape ask `read` how the servers of upstreams do. Only the first call counts.
     pub fn read_servers(&self, read: impl Fn() -> Vec<ServerLevels> + Send + Sync + 'static) {
         self.blocks.servers.set(Box::new(read));
+    }
+
+    /// Has each scrape ask `read` how this node stands among others. Only the first call counts.
+    pub fn read_cluster(&self, read: impl Fn() -> ClusterLevels + Send + Sync + 'static) {
+        self.blocks.cluster.set(Box::new(read));
     }
 
     /// What there is now, added up as a scrape adds it.
@@ -312,26 +321,6 @@ impl ShardMetrics {
         }
     }
 
-    /// Everything that a room had missed of Redis has been told.
-    pub fn gap_filled(&self) {
-        self.gaps_filled.fetch_add(1, Relaxed);
-    }
-
-    /// `n` messages that a room had missed of Redis were read again.
-    pub fn messages_filled(&self, n: u64) {
-        self.messages_filled.fetch_add(n, Relaxed);
-    }
-
-    /// The members of a room lost their places.
-    pub fn places_lost(&self, cause: PlacesLost) {
-        self.places_lost[cause as usize].fetch_add(1, Relaxed);
-    }
-
-    /// Redis was told what this node holds in a room.
-    pub fn presence_flushed(&self) {
-        self.presence_flushes.fetch_add(1, Relaxed);
-    }
-
     /// A connection to Redis can be used.
     pub fn redis_connected(&self) {
         self.redis_connected.add(1);
@@ -351,6 +340,26 @@ impl ShardMetrics {
     /// A call of Redis came to its end.
     pub fn redis_called(&self, outcome: RedisCall) {
         self.redis_calls[outcome as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Everything that a room had missed of Redis has been told.
+    pub fn gap_filled(&self) {
+        self.gaps_filled.fetch_add(1, Relaxed);
+    }
+
+    /// `n` messages that a room had missed of Redis were read again.
+    pub fn messages_filled(&self, n: u64) {
+        self.messages_filled.fetch_add(n, Relaxed);
+    }
+
+    /// The members of a room lost their places.
+    pub fn places_lost(&self, cause: PlacesLost) {
+        self.places_lost[cause as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Redis was told what this node holds in a room.
+    pub fn presence_flushed(&self) {
+        self.presence_flushes.fetch_add(1, Relaxed);
     }
 
     /// A timer of the shard fired `late` after its time: how long everything else there waited.

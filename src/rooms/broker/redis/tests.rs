@@ -28,6 +28,11 @@ struct Node {
     passed: VecDeque<Event>,
 }
 
+/// The broker of a shard of a node, which reaches Redis.
+pub(crate) async fn over_redis(server: &Server) -> Redis {
+    Node::start(server, 1).await.broker
+}
+
 fn key(name: &str) -> RoomKey {
     RoomKey { namespace: Namespace { index: 0 }, name: name.into() }
 }
