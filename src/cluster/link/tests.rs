@@ -1,5 +1,5 @@
 #![allow(clippy::unwrap_used)]
-mod moving;
+pub(crate) mod moving;
 mod seeking;
 pub(crate) mod server;
 mod wire;

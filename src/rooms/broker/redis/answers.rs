@@ -1,6 +1,6 @@
 //! What Redis answers.
 use super::room::{Count, Syncing};
-use super::{Asked, At, Redis, is_passing, wire};
+use super::{Asked, At, Redis, Wanted, is_passing, wire};
 use crate::cluster::{Reply, Trouble};
 use crate::metrics::PlacesLost;
 use crate::rooms::broker::{Event, Message};
@@ -44,8 +44,8 @@ impl Redis {
         }
         match asked {
             Asked::Publish { ticket, at } => self.published(ticket, at, answer),
-            Asked::Read { ticket, at, after, some } => {
-                let event = self.was_read(ticket, at, (after, some), answer).unwrap_or(Event::Unread { ticket });
+            Asked::Read { ticket, at, wanted } => {
+                let event = self.was_read(ticket, at, &wanted, answer).unwrap_or(Event::Unread { ticket });
                 self.events.push_back(event);
             }
             Asked::Sync { at } => {
@@ -101,17 +101,15 @@ impl Redis {
         }
     }
 
-    fn was_read(
-        &mut self,
-        ticket: u64,
-        at: At,
-        (after, some): (u64, bool),
-        answer: Result<Reply, Trouble>,
-    ) -> Option<Event> {
+    fn was_read(&mut self, ticket: u64, at: At, wanted: &Wanted, answer: Result<Reply, Trouble>) -> Option<Event> {
         let reply = answer.ok()?;
         let found = found(&reply)?;
-        let Some(found) = self.of_the_count(at, found) else { return None };
-        let epoch = self.room(at)?.count.as_ref()?.epoch.clone();
+        let found = self.of_the_count(at, found)?;
+        let Wanted { epoch, after, some } = wanted;
+        // Of another count the offset says nothing.
+        if **epoch != *found.epoch {
+            return None;
+        }
         let kept = found.oldest.is_some_and(|oldest| oldest <= after + 1);
         let room = self.room(at)?.key.name.clone();
         let message = |entry: Option<Entry<'_>>| {
@@ -119,13 +117,13 @@ impl Redis {
             let position = Position { epoch: epoch.clone(), offset: entry.offset };
             Some(Message::new(&room, position, entry.time()?, &read_publication(entry.body)?))
         };
-        let mut next = after;
+        let mut next = *after;
         let in_order = |message: &Message| {
             next += 1;
             message.position.offset == next
         };
         let messages: Vec<Message> = found.entries().map_while(message).take_while(in_order).collect();
-        let has_all = after >= found.last || kept && (!some || !messages.is_empty());
+        let has_all = *after >= found.last || kept && (!some || !messages.is_empty());
         Some(Event::Read { ticket, messages: has_all.then_some(messages), oldest: found.oldest })
     }
 
