@@ -2,11 +2,13 @@
 //!
 //! A counter is a place in an array, found by the variants of the label enums: nothing on the
 //! message path looks a string up, allocates or takes a lock.
+mod cluster;
 mod exposition;
 mod labels;
 mod process;
 mod servers;
 
+pub use cluster::ClusterLevels;
 pub use labels::{Asked, AskedOutcome, Direction, Fetched, Handshake, Refused, ServiceLabel, StatusClass, ToldOutcome};
 pub use servers::ServerLevels;
 
@@ -33,6 +35,7 @@ struct Blocks {
     /// One for each shard, and the last for threads that are none.
     shards: Box<[ShardMetrics]>,
     servers: servers::Servers,
+    cluster: cluster::Cluster,
     started: SystemTime,
 }
 
@@ -42,6 +45,7 @@ impl Metrics {
         let blocks = Arc::new(Blocks {
             shards: (0..=shards).map(|_| ShardMetrics::default()).collect(),
             servers: servers::Servers::default(),
+            cluster: cluster::Cluster::default(),
             started: SystemTime::now(),
         });
         let mut registry = Registry::default();
@@ -67,6 +71,11 @@ impl Metrics {
     /// Has each scrape ask `read` how the servers of upstreams do. Only the first call counts.
     pub fn read_servers(&self, read: impl Fn() -> Vec<ServerLevels> + Send + Sync + 'static) {
         self.blocks.servers.set(Box::new(read));
+    }
+
+    /// Has each scrape ask `read` how this node stands among others. Only the first call counts.
+    pub fn read_cluster(&self, read: impl Fn() -> ClusterLevels + Send + Sync + 'static) {
+        self.blocks.cluster.set(Box::new(read));
     }
 
     /// What there is now, added up as a scrape adds it.

@@ -20,6 +20,7 @@ impl Collector for Blocks {
         self.hook(out)?;
         self.jwks(out)?;
         self.servers(out)?;
+        self.cluster(out)?;
         self.shards(out)?;
         self.about(out)?;
         process(out)
@@ -151,6 +152,15 @@ impl Blocks {
         let ejections = servers.iter().map(|levels| (labels(levels), levels.ejections));
         let help = "Times that a server of an upstream was left alone because it could not be connected to";
         counters(out, "wsgate_upstream_ejections", help, ejections)
+    }
+
+    fn cluster(&self, out: &mut DescriptorEncoder) -> Result {
+        let Some(levels) = self.cluster.read() else { return Ok(()) };
+        gauge(out, "wsgate_cluster_nodes", "Nodes of the cluster that live, this one included", levels.nodes as i64)?;
+        let reached = i64::from(levels.reached);
+        gauge(out, "wsgate_cluster_redis_reached", "Whether Redis is reached, all masters of it", reached)?;
+        let help = "Answers of other nodes that were missing when the admin interface asked for them";
+        counter(out, "wsgate_cluster_unanswered", help, levels.unanswered)
     }
 
     fn shards(&self, out: &mut DescriptorEncoder) -> Result {
