@@ -11,7 +11,7 @@ use crate::cluster::Nodes;
 use crate::config::{Config, KeySource, Listener};
 use crate::health::{Health, STALE_AFTER};
 use crate::hook::Hook;
-use crate::limits::Limiter;
+use crate::limits::{Limiter, shared::Ledger};
 use crate::listen::{Acceptor, Bound, Intake, Sockets, bind};
 use crate::metrics::Metrics;
 use crate::notify::{Notifier, watchdog_period};
@@ -228,7 +228,12 @@ fn make_missing_files(config: &Config) -> Result<(), String> {
 
 impl Parts {
     fn new(config: Arc<Config>, path: &Path) -> Result<Parts, String> {
-        let limiter = Limiter::new(config.server.max_connections, config.ip_limits);
+        let connections_max = config.server.max_connections;
+        let limiter = if config.cluster.as_ref().is_some_and(|cluster| cluster.shared_limits) {
+            Limiter::shared(connections_max, config.ip_limits, Ledger::new(&config))
+        } else {
+            Limiter::new(connections_max, config.ip_limits)
+        };
         let lasting = Lasting::open(&config).map_err(|e| e.to_string())?;
         let gate = Gate::new(config.clone(), limiter.clone(), lasting.bans.clone()).map_err(|e| e.to_string())?;
         let metrics = Metrics::new(config.server.shards);

@@ -1,7 +1,7 @@
 //! This node among the others of `[cluster]`.
 use super::{Parts, Stop};
 use crate::cluster::nodes::{About, BEAT, LEAVE, Nodes, Standing, Topic};
-use crate::cluster::{NodeId, Script};
+use crate::cluster::{NodeId, Script, rates};
 use crate::health::Health;
 use crate::metrics::{ClusterLevels, Metrics};
 use crate::notify::Notifier;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// Those of all calls of the main thread.
-static SCRIPTS: &[&Script] = &[&BEAT, &LEAVE];
+static SCRIPTS: &[&Script] = &[&BEAT, &LEAVE, &rates::SETTLE];
 /// Time for the last words to Redis.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -42,6 +42,9 @@ impl Parts {
             }
         };
         nodes.handle(Topic::Drain, Box::new(stops));
+        if cluster.shared_limits {
+            serving.spawn(rates::settle(nodes.clone(), self.limiter.clone(), cluster.prefix.clone()));
+        }
         self.nodes = Some(nodes);
         Ok(true)
     }
