@@ -11,6 +11,6 @@ pub mod rates;
 pub mod script;
 pub mod slots;
 
-pub use link::{Link, Report, Trouble};
+pub use link::{Link, Redis, Report, Trouble};
 pub use nodes::{Live, LiveNodes, NodeId, Nodes};
 pub use script::{Call, Reply, Script};

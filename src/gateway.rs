@@ -7,11 +7,11 @@ mod thread;
 use crate::admin;
 use crate::admission::{Gate, token};
 use crate::bans::Bans;
-use crate::cluster::Nodes;
-use crate::config::{Config, KeySource, Listener};
+use crate::cluster::{Nodes, Redis};
+use crate::config::{self, Config, KeySource, Listener};
 use crate::health::{Health, STALE_AFTER};
 use crate::hook::Hook;
-use crate::limits::{Limiter, shared::Ledger};
+use crate::limits::Limiter;
 use crate::listen::{Acceptor, Bound, Intake, Sockets, bind};
 use crate::metrics::Metrics;
 use crate::notify::{Notifier, watchdog_period};
@@ -54,9 +54,23 @@ struct Parts {
     lasting: Lasting,
     hook: Option<Arc<Hook>>,
     upstreams: Arc<Upstreams>,
-    /// The other nodes, where there may be some.
+    /// The other nodes, and where Redis is, where there may be some.
     nodes: Option<Arc<Nodes>>,
+    redis: Option<Arc<Redis>>,
     /// Notified where the gateway is to stop.
+    drain: Arc<Notify>,
+}
+
+/// What is built before the other nodes are looked for.
+struct Early {
+    config: Arc<Config>,
+    tls: Vec<Option<Arc<Tls>>>,
+    limiter: Arc<Limiter>,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    hook: Option<Arc<Hook>>,
+    upstreams: Arc<Upstreams>,
+    redis: Option<Arc<Redis>>,
     drain: Arc<Notify>,
 }
 
@@ -97,19 +111,26 @@ async fn serve(config: Arc<Config>, path: &Path, program: &str) -> Result<(), St
     make_missing_files(&config)?;
     let bound = bind(&config)?;
     let admin = bind_admin(&config).await?;
-    // After what fails most often: the store is closed again where anything fails, but opening it takes its time.
-    let mut parts = Parts::new(config, path)?;
+    let early = Early::new(config)?;
     let mut serving = JoinSet::new();
-    if !parts.join(&mut serving, &mut signals.stop).await? {
-        return Ok(());
+    let nodes = tokio::select! {
+        joined = early.join(&mut serving) => joined?,
+        () = signals.stop.next() => return Ok(()),
+    };
+    // After what fails most often: the store is closed again where anything fails, but opening it takes its time.
+    let parts = Parts::new(early, nodes.clone(), path);
+    let served = match &parts {
+        Ok(parts) => parts.serve(bound, admin, &mut signals, &mut serving, program).await,
+        Err(error) => Err(error.clone()),
+    };
+    if let Some(nodes) = nodes {
+        nodes.leave(cluster::LEAVE_TIMEOUT).await;
     }
-    let served = parts.serve(bound, admin, &mut signals, &mut serving, program).await;
-    parts.leave().await;
     match served? {
         Served::CutShort => return Ok(()),
         Served::ToTheEnd => (),
     }
-    if let Some(hook) = &parts.hook {
+    if let Some(hook) = parts?.hook.as_ref() {
         tokio::select! {
             _ = hook.flush(Instant::now() + GRACE) => (),
             () = signals.stop.next() => tracing::warn!("stopped at once by a second signal"),
@@ -158,6 +179,7 @@ pub fn missing_files(config: &Config) -> Vec<String> {
     if !made && let Err(error) = token::Keyring::load(&config.auth) {
         missing.push(error.to_string());
     }
+    missing.extend(config.cluster.as_ref().and_then(|cluster| reach(cluster, Metrics::new(0)).err()));
     missing.extend(config.upstreams.iter().filter_map(|u| upstream::trust(u).err()).map(|error| error.to_string()));
     if let Some(cluster) = config.cluster.as_ref().filter(|cluster| cluster.tls)
         && let Err(error) = tls::client::config(cluster.ca.as_deref(), None)
@@ -226,16 +248,8 @@ fn make_missing_files(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-impl Parts {
-    fn new(config: Arc<Config>, path: &Path) -> Result<Parts, String> {
-        let connections_max = config.server.max_connections;
-        let limiter = if config.cluster.as_ref().is_some_and(|cluster| cluster.shared_limits) {
-            Limiter::shared(connections_max, config.ip_limits, Ledger::new(&config))
-        } else {
-            Limiter::new(connections_max, config.ip_limits)
-        };
-        let lasting = Lasting::open(&config).map_err(|e| e.to_string())?;
-        let gate = Gate::new(config.clone(), limiter.clone(), lasting.bans.clone()).map_err(|e| e.to_string())?;
+impl Early {
+    fn new(config: Arc<Config>) -> Result<Early, String> {
         let metrics = Metrics::new(config.server.shards);
         let hook = config.rooms.hook.as_ref().map(|hook| Hook::new(hook, metrics.clone())).transpose()?;
         let upstreams = Upstreams::new(&config.upstreams);
@@ -245,20 +259,40 @@ impl Parts {
             return Err(error.to_string());
         }
         let load = |listener| load_tls(listener).map(|tls| tls.map(Arc::new)).map_err(|e| e.to_string());
-        Ok(Parts {
+        Ok(Early {
             tls: config.listeners.iter().map(load).collect::<Result<_, _>>()?,
-            gate: Arc::new(gate),
-            limiter,
-            metrics,
+            limiter: Limiter::of(&config),
             health: Arc::new(Health::new(config.server.shards, Instant::now())),
-            draining: Arc::default(),
-            lasting,
+            redis: config.cluster.as_ref().map(|cluster| reach(cluster, metrics.clone())).transpose()?,
+            metrics,
             hook,
             upstreams,
-            nodes: None,
             drain: Arc::default(),
             config,
+        })
+    }
+}
+
+impl Parts {
+    fn new(early: Early, nodes: Option<Arc<Nodes>>, path: &Path) -> Result<Parts, String> {
+        let Early { config, tls, limiter, metrics, health, hook, upstreams, redis, drain } = early;
+        let lasting = Lasting::open(&config).map_err(|e| e.to_string())?;
+        let gate = Gate::new(config.clone(), limiter.clone(), lasting.bans.clone()).map_err(|e| e.to_string())?;
+        Ok(Parts {
+            gate: Arc::new(gate),
+            draining: Arc::default(),
             path: path.to_owned(),
+            lasting,
+            nodes,
+            config,
+            tls,
+            limiter,
+            metrics,
+            health,
+            hook,
+            upstreams,
+            redis,
+            drain,
         })
     }
 
@@ -354,14 +388,15 @@ impl Parts {
 
     fn start_shards(&self) -> Result<(Running, Vec<Intake>, Shared), String> {
         let config = &self.config;
-        let cluster = self.nodes.clone().zip(config.cluster.clone());
+        let (nodes, redis) = (self.nodes.clone(), self.redis.clone());
+        let cluster = config.cluster.clone().zip(redis).zip(nodes);
         let made_of = rooms::Parts {
             rules: Arc::new(config.rooms.clone()),
             namespaces: config.namespaces.clone().into(),
             bans: self.lasting.bans.clone(),
             hook: self.hook.clone(),
             store: self.lasting.store.clone(),
-            cluster: cluster.map(|(nodes, config)| Clustered { config, nodes }),
+            cluster: cluster.map(|((config, redis), nodes)| Clustered { config, redis, nodes }),
         };
         let (shared, inboxes) = Shared::new(config.server.shards, made_of);
         let timeouts = config.listeners.iter().map(|l| l.header_timeout);
@@ -389,6 +424,10 @@ impl Parts {
         let state = admin::State::new(admin, config, metrics, health, desk, bans, self.upstreams.clone());
         Some(Arc::new(admin::State { drain: self.drain.clone(), nodes: self.nodes.clone(), ..state }))
     }
+}
+
+fn reach(cluster: &config::Cluster, metrics: Arc<Metrics>) -> Result<Arc<Redis>, String> {
+    Redis::new(cluster, metrics).map_err(|e| e.to_string())
 }
 
 async fn bind_admin(config: &Config) -> Result<Option<TcpListener>, String> {

@@ -8,7 +8,7 @@ pub mod meter;
 pub mod shared;
 pub mod table;
 
-use crate::config::IpLimits;
+use crate::config::{Config, IpLimits};
 use gcra::{Bucket, Rate, nanos};
 use shared::{Account, Kind, Ledger};
 use std::net::IpAddr;
@@ -122,9 +122,11 @@ impl Limiter {
         Limiter::with(connections_max, ip_limits, None)
     }
 
-    /// The same, where rates count over all nodes: somebody must [settle](Self::to_settle) them.
-    pub fn shared(connections_max: usize, ip_limits: IpLimits, ledger: Arc<Ledger>) -> Arc<Limiter> {
-        Limiter::with(connections_max, ip_limits, Some(ledger))
+    /// The tables of this configuration. Where it says that rates count over all nodes, somebody must
+    /// [settle](Self::to_settle) them.
+    pub fn of(config: &Config) -> Arc<Limiter> {
+        let shares = config.cluster.as_ref().is_some_and(|cluster| cluster.shared_limits);
+        Limiter::with(config.server.max_connections, config.ip_limits, shares.then(|| Ledger::new(config)))
     }
 
     fn with(connections_max: usize, ip_limits: IpLimits, ledger: Option<Arc<Ledger>>) -> Arc<Limiter> {

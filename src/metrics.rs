@@ -9,7 +9,9 @@ mod process;
 mod servers;
 
 pub use cluster::ClusterLevels;
-pub use labels::{Asked, AskedOutcome, Direction, Fetched, Handshake, Refused, ServiceLabel, StatusClass, ToldOutcome};
+pub use labels::{
+    Asked, AskedOutcome, Direction, Fetched, Handshake, RedisCall, Refused, ServiceLabel, StatusClass, ToldOutcome,
+};
 pub use servers::ServerLevels;
 
 use crate::close::{By, Close};
@@ -151,6 +153,9 @@ pub struct ShardMetrics {
     jwks_fetches: [AtomicU64; Fetched::COUNT],
     /// When the last one succeeded, in seconds since 1970.
     jwks_fetched_at: AtomicU64,
+    redis_connected: Gauge,
+    redis_reconnects: AtomicU64,
+    redis_calls: [AtomicU64; RedisCall::COUNT],
     loop_lag: LoopLag,
 }
 
@@ -309,6 +314,27 @@ impl ShardMetrics {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             self.jwks_fetched_at.store(now.as_secs(), Relaxed);
         }
+    }
+
+    /// A connection to Redis can be used.
+    pub fn redis_connected(&self) {
+        self.redis_connected.add(1);
+    }
+
+    /// It failed.
+    pub fn redis_lost(&self) {
+        self.redis_connected.subtract(1);
+        self.redis_reconnects.fetch_add(1, Relaxed);
+    }
+
+    /// It is not needed any more.
+    pub fn redis_left(&self) {
+        self.redis_connected.subtract(1);
+    }
+
+    /// A call of Redis came to its end.
+    pub fn redis_called(&self, outcome: RedisCall) {
+        self.redis_calls[outcome as usize].fetch_add(1, Relaxed);
     }
 
     /// A timer of the shard fired `late` after its time: how long everything else there waited.

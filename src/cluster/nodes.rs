@@ -7,7 +7,7 @@ mod letter;
 
 pub use lease::{BEAT, LEAVE, Periods};
 
-use super::link::Trouble;
+use super::link::{Link, Redis, Trouble};
 use super::script::{Call, Reply, Script};
 use crate::config;
 use arc_swap::ArcSwap;
@@ -197,11 +197,12 @@ impl Nodes {
     /// That Redis is not reached, for 30 s; or that another node that lives has this one's name: one that does not
     /// is waited for until its lease has run out.
     pub async fn join(
-        config: &Arc<config::Cluster>,
+        config: &config::Cluster,
+        redis: &Arc<Redis>,
         scripts: &'static [&'static Script],
         about: About,
     ) -> Result<(Arc<Nodes>, impl Future<Output = ()> + use<>), String> {
-        Self::join_with(config, scripts, about, Periods::default()).await
+        Self::join_with(config, redis, scripts, about, Periods::default()).await
     }
 
     /// The same with other periods, for tests.
@@ -209,13 +210,14 @@ impl Nodes {
     /// # Errors
     /// As [`join`](Self::join).
     pub async fn join_with(
-        config: &Arc<config::Cluster>,
+        config: &config::Cluster,
+        redis: &Arc<Redis>,
         scripts: &'static [&'static Script],
         about: About,
         periods: Periods,
     ) -> Result<(Arc<Nodes>, impl Future<Output = ()> + use<>), String> {
         let (commands, taken) = mpsc::channel(COMMANDS_MAX);
-        let mut driver = Driver::new(config, scripts, about, periods, taken);
+        let mut driver = Driver::new(config, Link::new(redis, scripts, None), about, periods, taken);
         let nodes = Arc::new(Nodes {
             live: LiveNodes::new(driver.live()),
             channel: driver.channel().into(),

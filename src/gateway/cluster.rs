@@ -1,8 +1,8 @@
 //! This node among the others of `[cluster]`.
-use super::{Parts, Stop};
+use super::Early;
 use crate::cluster::nodes::{About, BEAT, LEAVE, Nodes, Standing, Topic};
 use crate::cluster::{NodeId, Script, rates};
-use crate::health::Health;
+use crate::health::{Health, Phase};
 use crate::metrics::{ClusterLevels, Metrics};
 use crate::notify::Notifier;
 use bytes::Bytes;
@@ -14,17 +14,14 @@ use tokio::task::JoinSet;
 /// Those of all calls of the main thread.
 static SCRIPTS: &[&Script] = &[&BEAT, &LEAVE, &rates::SETTLE];
 /// Time for the last words to Redis.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-impl Parts {
-    /// Takes this node's place among the others, where there may be some. `false`: a signal came first.
-    pub(super) async fn join(&mut self, serving: &mut JoinSet<()>, stop: &mut Stop) -> Result<bool, String> {
-        let Some(cluster) = &self.config.cluster else { return Ok(true) };
+impl Early {
+    /// Takes this node's place among the others; `None`: this gateway is alone.
+    pub(super) async fn join(&self, serving: &mut JoinSet<()>) -> Result<Option<Arc<Nodes>>, String> {
+        let (Some(cluster), Some(redis)) = (&self.config.cluster, &self.redis) else { return Ok(None) };
         let about = about(self.metrics.clone(), self.health.clone());
-        let (nodes, running) = tokio::select! {
-            joined = Nodes::join(cluster, SCRIPTS, about) => joined?,
-            () = stop.next() => return Ok(false),
-        };
+        let (nodes, running) = Nodes::join(cluster, redis, SCRIPTS, about).await?;
         serving.spawn(running);
         let own = nodes.live().now().own;
         tracing::info!(node = %cluster.node, id = %own, "one of {} nodes", nodes.live().now().nodes.len());
@@ -45,15 +42,7 @@ impl Parts {
         if cluster.shared_limits {
             serving.spawn(rates::settle(nodes.clone(), self.limiter.clone(), cluster.prefix.clone()));
         }
-        self.nodes = Some(nodes);
-        Ok(true)
-    }
-
-    /// Gives the place up.
-    pub(super) async fn leave(&self) {
-        if let Some(nodes) = &self.nodes {
-            nodes.leave(LEAVE_TIMEOUT).await;
-        }
+        Ok(Some(nodes))
     }
 }
 
@@ -88,7 +77,7 @@ pub(super) async fn tell_standing(nodes: Arc<Nodes>, health: Arc<Health>, notifi
             Standing::Away => tracing::error!("Redis is not reached: nothing can be published, no room be opened"),
             Standing::Nameless => (),
         }
-        if health.phase() == crate::health::Phase::Ready {
+        if health.phase() == Phase::Ready {
             notifier.status(text);
         }
     }

@@ -1,6 +1,7 @@
 //! The families, their names and their help, summed over the blocks.
 use super::labels::{
-    self, Asked, AskedOutcome, Direction, Fetched, Handshake, Refused, ServiceLabel, StatusClass, ToldOutcome,
+    self, Asked, AskedOutcome, Direction, Fetched, Handshake, RedisCall, Refused, ServiceLabel, StatusClass,
+    ToldOutcome,
 };
 use super::{Blocks, Gauge, LAG_BOUNDS, ServerLevels, ShardMetrics, process::Process};
 use prometheus_client::collector::Collector;
@@ -19,6 +20,7 @@ impl Collector for Blocks {
         self.rooms(out)?;
         self.hook(out)?;
         self.jwks(out)?;
+        self.redis(out)?;
         self.servers(out)?;
         self.cluster(out)?;
         self.shards(out)?;
@@ -131,6 +133,22 @@ impl Blocks {
         counters(out, "wsgate_jwks_fetches", "Fetches of the key set for tokens", fetches)?;
         let help = "When the key set for tokens was last fetched, in seconds since 1970; 0: never";
         gauge(out, "wsgate_jwks_fetch_time_seconds", help, self.sum(|s| &s.jwks_fetched_at))
+    }
+
+    fn redis(&self, out: &mut DescriptorEncoder) -> Result {
+        let connected = self.level(|s| &s.redis_connected);
+        gauge(out, "wsgate_redis_connected", "Connections to masters of Redis that can be used", connected)?;
+        let reconnects = self.sum(|s| &s.redis_reconnects);
+        counter(
+            out,
+            "wsgate_redis_reconnects",
+            "Connections to Redis that failed, and were to be made again",
+            reconnects,
+        )?;
+        let calls = RedisCall::ALL
+            .iter()
+            .map(|&outcome| ([("outcome", outcome.label())], self.sum(|s| &s.redis_calls[outcome as usize])));
+        counters(out, "wsgate_redis_calls", "Calls of Redis, by what came of them", calls)
     }
 
     fn servers(&self, out: &mut DescriptorEncoder) -> Result {

@@ -1,6 +1,6 @@
 //! Does what [`Nodes`] are asked for, and keeps the lease: on the main thread.
 use super::super::link::{Link, Report, Trouble};
-use super::super::script::{Call, Reply, Script};
+use super::super::script::{Call, Reply};
 use super::super::slots::{SLOTS, Slots, slot_of};
 use super::lease::{ABOUT_BYTES_MAX, Leases, Own, Periods};
 use super::{About, Live, NodeId, Nodes, Standing, letter::Letter, publish};
@@ -95,8 +95,8 @@ impl Away {
 
 impl Driver {
     pub(super) fn new(
-        config: &Arc<config::Cluster>,
-        scripts: &'static [&'static Script],
+        config: &config::Cluster,
+        link: Link,
         about: About,
         periods: Periods,
         commands: mpsc::Receiver<Command>,
@@ -104,7 +104,7 @@ impl Driver {
         let channel = format!("{}:{{nodes}}", config.prefix);
         let now = Instant::now();
         Driver {
-            link: Link::new(config, scripts),
+            link,
             commands,
             waiting: Slab::new(),
             answering: JoinSet::new(),

@@ -55,7 +55,7 @@ impl Cluster {
     fn new(nodes: usize, limits: &str) -> Cluster {
         let config = config(limits);
         let node = |_| {
-            let limiter = Limiter::shared(100, config.ip_limits, Ledger::new(&config));
+            let limiter = Limiter::with(100, config.ip_limits, Some(Ledger::new(&config)));
             let meter = Meter::new(enter(&limiter, "alice"), Rates::new(&config.routes[0].limits));
             Node { limiter, meter, answers: Vec::new() }
         };
@@ -199,7 +199,7 @@ async fn handshakes_of_an_address_count_over_all_nodes() {
 async fn routes_and_clients_count_each_for_themselves() {
     let config = config("messages_per_second = 1\nmessage_burst = 3");
     let ledger = Ledger::new(&config);
-    let limiter = Limiter::shared(100, IpLimits { connections: None, handshakes_per_second: Some(1) }, ledger);
+    let limiter = Limiter::with(100, IpLimits { connections: None, handshakes_per_second: Some(1) }, Some(ledger));
     for (route, client) in [(0, "alice"), (1, "alice"), (0, "bob")] {
         let permit = limiter.enter_client(route, &client.into(), None).ok().unwrap();
         Meter::new(permit, Rates::new(&config.routes[route].limits)).charge(1, 1, Instant::now()).unwrap();
@@ -240,7 +240,7 @@ async fn what_was_refilled_long_ago_is_not_settled() {
 #[tokio::test(start_paused = true)]
 async fn what_waits_is_bounded_and_comes_in_turn() {
     let config = config("messages_per_second = 1\nmessage_burst = 9\nbytes_per_second = 0\nhandshakes_per_second = 9");
-    let limiter = Limiter::shared(WAITING_MAX, config.ip_limits, Ledger::new(&config));
+    let limiter = Limiter::with(WAITING_MAX, config.ip_limits, Some(Ledger::new(&config)));
     let meter = |n: usize| Meter::new(enter(&limiter, &format!("client-{n}")), Rates::new(&config.routes[0].limits));
     for n in 0..WAITING_MAX + 10 {
         meter(n).charge(1, 0, Instant::now()).unwrap();
