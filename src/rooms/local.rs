@@ -219,7 +219,7 @@ pub(super) fn status(rooms: &Rooms, namespace: Namespace, client: &Arc<str>, sai
 
 /// A session knows of its client's new status from now on, and tells the rooms it is in.
 pub(super) fn learns(rooms: &Rooms, entry: &Entry, said: &Arc<Said>) {
-    if entry.said.borrow().as_ref().is_some_and(|known| known.version >= said.version) {
+    if entry.said.borrow().as_ref().is_some_and(|known| known >= said) {
         return;
     }
     *entry.said.borrow_mut() = Some(said.clone());

@@ -5,7 +5,7 @@ mod request;
 pub use request::{Fault, NESTED_MAX, Names, Payload, Request, is_nested_deeper, read};
 
 /// A client's status.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Status {
     /// It is there.
     #[default]
