@@ -207,6 +207,11 @@ pub fn missing_files(config: &Config) -> Vec<String> {
         missing.push(error.to_string());
     }
     missing.extend(config.upstreams.iter().filter_map(|u| upstream::trust(u).err()).map(|error| error.to_string()));
+    if let Some(cluster) = config.cluster.as_ref().filter(|cluster| cluster.tls)
+        && let Err(error) = tls::client::config(cluster.ca.as_deref(), None)
+    {
+        missing.push(error.to_string());
+    }
     for listener in config.listeners.iter().filter(|l| !l.tls.is_empty()) {
         let made = listener.tls.iter().any(|c| c.generate && !c.certificate.exists() && !c.private_key.exists());
         if !made && let Err(error) = load_tls(listener) {

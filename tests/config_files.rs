@@ -12,8 +12,8 @@ use wsgate::config::{
     OnReject, Permission, Service, TokenSource, Transport,
 };
 
-const GOOD_MIN: usize = 9;
-const BAD_MIN: usize = 130;
+const GOOD_MIN: usize = 12;
+const BAD_MIN: usize = 160;
 const SECRET: &str = "not a secret, only long enough for one";
 
 fn env(name: &str) -> Option<String> {
@@ -159,6 +159,19 @@ fn rooms_mean_what_they_say() {
     assert_eq!(hook.events, [HookEvent::Left, HookEvent::Connect]);
     assert_eq!((hook.timeout, hook.deny_on_failure), (Duration::from_millis(250), false));
     assert_eq!(hook.secret.as_ref().map(|s| s.expose()), Some(&SECRET.as_bytes()[..16]));
+}
+
+#[test]
+fn a_cluster_means_what_it_says() {
+    let config = parse(Path::new("tests/config/good/cluster.toml")).unwrap_or_else(|faults| panic!("{faults}"));
+    let cluster = config.cluster.expect("a cluster");
+    let servers: Vec<(&str, u16)> = cluster.servers.iter().map(|s| (&*s.host, s.port)).collect();
+    assert_eq!(servers, [("sentinel-1.internal", 26_379), ("sentinel-2.internal", 26_380)]);
+    assert_eq!((cluster.sentinel_master.as_deref(), cluster.user.as_deref()), (Some("mymaster"), Some("gate@way")));
+    assert_eq!((cluster.tls, cluster.ca.as_deref()), (true, Some(Path::new("tests/config/good/redis-ca.pem"))));
+    assert_eq!(cluster.password.as_ref().map(|p| p.expose()), Some(&b"a pass word"[..]));
+    assert_eq!((&*cluster.prefix, &*cluster.node, cluster.shared_limits), ("chat:eu-1", "edge-1", true));
+    assert!(parse(Path::new("tests/config/reference.toml")).is_ok_and(|config| config.cluster.is_none()));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! a module of its own. A fault never ends the reading: the reader notes it and goes on with the
 //! default, so that one run shows them all. Paths in the file are relative to the folder of the
 //! file itself. Files of certificates, keys and secrets are named here and read by those who use
-//! them; only `admin.token_file` and the variables of `secret_env` are read at once.
+//! them; only `admin.token_file`, `cluster.redis_password_file` and the variables that hold secrets are read at once.
 //!
 //! To add a key: write it into `schema`, then read it in the module of its table. A test sets
 //! every key of the schema to nonsense and fails where nobody notices.
@@ -12,6 +12,7 @@ mod admin;
 mod auth;
 mod backend;
 mod blank;
+mod cluster;
 mod entry;
 mod fault;
 mod headers;
@@ -42,6 +43,7 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::string::FromUtf8Error;
+use std::sync::Arc;
 use std::time::Duration;
 use table::Table;
 use toml::de::DeTable;
@@ -70,7 +72,7 @@ fn not_utf8(error: &FromUtf8Error, name: &str) -> Faults {
 
 /// Reads `text` as the file `name`, whose folder relative paths start from. `env` looks up
 /// environment variables, `STATE_DIRECTORY` among them; `cores` is what `shards = 0` becomes. Host names of listeners are
-/// resolved, and `admin.token_file` is read.
+/// resolved, and `admin.token_file` and `cluster.redis_password_file` are read.
 ///
 /// # Errors
 /// Every fault of the text, in the order of their places.
@@ -117,8 +119,7 @@ fn config(root: &Table, world: &World) -> Config {
     let defaults = route::Defaults { limits, limits_table, origins, auth: &tokens, upstreams: &upstreams };
     let (routes, namespaces) = route::read(root, &defaults);
     let rooms = rooms::read(&root.table("rooms", "rooms"), world, &routes);
-    rooms::read_cluster(&root.table("cluster", "cluster"));
-    let cluster = None;
+    let cluster = cluster::read(&root.table("cluster", "cluster"), world).map(Arc::new);
     let admin = admin::read(&root.table("admin", "admin"), world);
     listener::check_apart(root, &listeners, admin.as_ref());
     Config {

@@ -31,6 +31,7 @@ mod proxy_headers;
 mod proxy_limits;
 mod proxy_protocol;
 mod python_h2;
+mod redis;
 mod requests;
 mod requests_admission;
 mod requests_continue;

@@ -10,8 +10,11 @@ pub mod http2;
 pub mod keys;
 pub mod message;
 pub mod nginx;
+pub mod nodes;
 pub mod origin;
 pub mod raw;
+pub mod redis;
+pub mod tcp_proxy;
 pub mod tls;
 pub mod token;
 
@@ -21,6 +24,8 @@ pub use config::*;
 pub use gateway::Gateway;
 pub use origin::Origin;
 pub use raw::RawWs;
+pub use redis::{Redis, RedisCluster, Sentinel};
+pub use tcp_proxy::TcpProxy;
 pub use token::Token;
 
 use std::future::Future;

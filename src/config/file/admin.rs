@@ -3,11 +3,10 @@ use super::World;
 use super::entry::Entry;
 use super::listener;
 use super::report::{Complaint, Place};
+use super::secret;
 use super::table::Table;
 use crate::config::Admin;
 use crate::config::secret::Secret;
-
-const TOKEN_FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// The interface with the place of its address; `None` where the table or its address is missing.
 pub(super) fn read(table: &Table, world: &World) -> Option<(Admin, Option<Place>)> {
@@ -32,24 +31,11 @@ pub(super) fn read(table: &Table, world: &World) -> Option<(Admin, Option<Place>
 
 /// Reads the file of `admin.token_file`.
 fn token(entry: &Entry, world: &World) -> Option<Secret> {
-    let path = entry.path(&world.folder)?;
-    let complain = |message: String| entry.complain(Complaint::new(message));
-    // A pipe or a device would keep the reader waiting, or never end.
-    match std::fs::metadata(&path) {
-        Ok(meta) if !meta.is_file() => complain(format!("`{}` is not a file", path.display())),
-        Ok(meta) if meta.len() > TOKEN_FILE_BYTES_MAX => {
-            complain(format!("`{}` is too large for a token", path.display()))
-        }
-        _ => match std::fs::read(&path) {
-            Err(e) => complain(format!("`{}` cannot be read: {e}", path.display())),
-            Ok(bytes) => {
-                let token = bytes.trim_ascii();
-                if !token.is_empty() && token.iter().all(u8::is_ascii_graphic) {
-                    return Some(Secret::new(token));
-                }
-                complain(format!("`{}` must hold one word of visible ASCII characters", path.display()));
-            }
-        },
+    let (token, path) = secret::from_file(entry, world, "a token")?;
+    if !token.expose().is_empty() && token.expose().iter().all(u8::is_ascii_graphic) {
+        return Some(token);
     }
+    let message = format!("`{}` must hold one word of visible ASCII characters", path.display());
+    entry.complain(Complaint::new(message));
     None
 }

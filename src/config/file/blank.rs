@@ -37,7 +37,7 @@ fn assigned(text: &str) -> Vec<Place> {
         let key = text[start..i].to_ascii_lowercase();
         let is_listed = schema::is_known(&key);
         let is_suspect = !is_listed && WORDS.iter().any(|w| key.contains(w));
-        if !is_suspect && key != "secret_env" {
+        if !is_suspect && !matches!(&*key, "secret_env" | "redis_password_env") {
             continue;
         }
         let quote = skip(bytes, i, |b| matches!(b, b'"' | b'\''));
@@ -68,7 +68,8 @@ fn credentials(text: &str) -> impl Iterator<Item = Place> {
     text.match_indices("://").filter_map(|(i, sign)| {
         let start = i + sign.len();
         let rest = &text[start..];
-        let url = &rest[..rest.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'')).unwrap_or(rest.len())];
+        // Spaces and single quotes may stand in a password.
+        let url = &rest[..rest.find(['"', '\n']).unwrap_or(rest.len())];
         url.rfind('@').map(|at| start..start + at)
     })
 }

@@ -31,6 +31,11 @@ impl<'d> Entry<'d> {
         self.key
     }
 
+    /// Where faults go.
+    pub fn report(&self) -> &'d Report {
+        self.report
+    }
+
     /// The place of the key.
     pub fn key_place(&self) -> Place {
         self.key_place.clone()
@@ -54,12 +59,6 @@ impl<'d> Entry<'d> {
     /// Notes that the feature of this key comes later.
     pub fn refuse(&self) {
         let message = format!("`{}` is not supported yet", self.key);
-        self.report.fault(self.key_place(), Complaint::new(message));
-    }
-
-    /// Notes that no other value than `accepted` is there yet.
-    pub fn refuse_other_than(&self, accepted: String) {
-        let message = format!("`{}` other than {accepted} is not supported yet", self.key);
         self.report.fault(self.key_place(), Complaint::new(message));
     }
 
@@ -213,6 +212,11 @@ impl<'d> Entry<'d> {
     /// The values of a list; nothing is noted where it is none.
     pub fn list_quietly(&self) -> Vec<Entry<'d>> {
         self.value.as_array().into_iter().flat_map(|values| values.iter()).map(|value| self.part(value)).collect()
+    }
+
+    /// Whether the value is a list.
+    pub fn is_list(&self) -> bool {
+        self.value.is_array()
     }
 
     /// Whether the value is a table with this key.

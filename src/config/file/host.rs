@@ -75,6 +75,11 @@ impl fmt::Display for Host {
     }
 }
 
+/// The name of this machine, where Linux tells it.
+pub(super) fn own() -> Option<String> {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").ok()
+}
+
 fn name(text: &str) -> Result<(), Complaint> {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())

@@ -1,4 +1,4 @@
-//! `[rooms]` and `[cluster]`.
+//! `[rooms]`.
 use super::World;
 use super::hook;
 use super::limits;
@@ -55,12 +55,4 @@ fn max_message_size(routes: &[Arc<Route>]) -> Option<usize> {
     let routes = routes.iter().filter(|r| r.service == Service::Rooms);
     let largest = routes.map(|r| limits::server_message_size(&r.limits)).max()?;
     Some(usize::try_from(largest).unwrap_or(usize::MAX))
-}
-
-/// `[cluster]`: nothing of it is there yet.
-pub(super) fn read_cluster(table: &Table) {
-    table.refuse("redis");
-    table.only_text("prefix", "wsgate");
-    table.refuse("node");
-    table.only_flag("shared_limits", false);
 }

@@ -130,7 +130,12 @@ pub(super) const SECTIONS: &[Section] = &[
         .borrowing("rooms.history", &["messages", "age", "bytes"]),
     section("rooms.store", "", "what outlasts the process", rooms::STORE),
     section("rooms.hook", "no hook", "an application that is asked or told", rooms::HOOK),
-    section("cluster", "", "not yet", rooms::CLUSTER),
+    section(
+        "cluster",
+        "one node, alone",
+        "several nodes that share rooms, bans and limits over Redis 7 or later, or Valkey",
+        rooms::CLUSTER,
+    ),
     section("admin", "no interface", "health, metrics, publishing and moderation", edge::ADMIN),
 ];
 

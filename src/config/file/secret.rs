@@ -1,9 +1,12 @@
-//! Secrets that a variable of the environment holds.
+//! Secrets that a variable of the environment holds, or a file.
 use super::World;
 use super::blank;
 use super::entry::Entry;
 use super::report::Complaint;
 use crate::config::secret::Secret;
+use std::path::PathBuf;
+
+const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// The secret in the variable that the value names, of at least `bytes_min` bytes; `example` is the name of such a
 /// variable.
@@ -32,4 +35,21 @@ pub(super) fn from_env(entry: &Entry, world: &World, bytes_min: usize, example: 
             }
         }
     })
+}
+
+/// What the file that the value names holds, without the white space around it, and the file. `what` is what it should
+/// hold, for messages.
+pub(super) fn from_file(entry: &Entry, world: &World, what: &str) -> Option<(Secret, PathBuf)> {
+    let path = entry.path(&world.folder)?;
+    // A pipe or a device would keep the reader waiting, or never end.
+    let message = match std::fs::metadata(&path) {
+        Ok(meta) if !meta.is_file() => format!("`{}` is not a file", path.display()),
+        Ok(meta) if meta.len() > FILE_BYTES_MAX => format!("`{}` is too large for {what}", path.display()),
+        _ => match std::fs::read(&path) {
+            Err(e) => format!("`{}` cannot be read: {e}", path.display()),
+            Ok(bytes) => return Some((Secret::new(bytes.trim_ascii()), path)),
+        },
+    };
+    entry.complain(Complaint::new(message));
+    None
 }

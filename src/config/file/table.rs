@@ -143,37 +143,12 @@ impl<'d> Table<'d> {
         self.entry(key).map(|e| e.tables(section)).unwrap_or_default()
     }
 
-    /// Refuses a key whose feature comes later.
-    pub fn refuse(&self, key: &'static str) {
-        if let Some(entry) = self.entry(key) {
-            entry.refuse();
-        }
-    }
-
     /// Refuses a table below it that has any key.
     pub fn refuse_table(&self, key: &'static str, section: &str) {
         if let Some(entry) = self.entry(key)
             && entry.table(section).is_some_and(|t| t.iter().next().is_some())
         {
             entry.refuse();
-        }
-    }
-
-    /// Refuses a flag that is not `off`.
-    pub fn only_flag(&self, key: &'static str, off: bool) {
-        if let Some(entry) = self.entry(key)
-            && entry.flag().is_some_and(|on| on != off)
-        {
-            entry.refuse_other_than(off.to_string());
-        }
-    }
-
-    /// Refuses text other than `accepted`.
-    pub fn only_text(&self, key: &'static str, accepted: &str) {
-        if let Some(entry) = self.entry(key)
-            && entry.text().is_some_and(|text| text != accepted)
-        {
-            entry.refuse_other_than(format!("\"{accepted}\""));
         }
     }
 }

@@ -37,7 +37,7 @@ pub(super) fn bad(text: &str) -> Faults {
     read_text(text).err().unwrap_or_else(|| panic!("no fault in: {text}"))
 }
 
-fn with_auth(auth: &str) -> String {
+pub(super) fn with_auth(auth: &str) -> String {
     format!("{BASE}[auth]\n{auth}\n")
 }
 
@@ -65,6 +65,7 @@ fn every_key_of_the_reference_is_known_also_those_in_comments() {
             "is not set",
             "cannot be read",
             "is for https:// servers",
+            "is for rediss:// servers",
         ];
         assert!(is_expected.iter().any(|e| fault.message.contains(e)), "{fault}");
     }
@@ -351,7 +352,11 @@ fn secrets_are_not_shown() {
         "[rooms.hook]\nurl = \"http://me:hunter2@host\"",
         "[rooms.hook]\nsecret = \"hunter2\"",
         "[rooms.hook]\nsecret_env = \"hunter2\"",
-        "[cluster]\nredis = \"redis://:hunter2@127.0.0.1\"",
+        "[cluster]\nredis = \"redis://:hunter2@127.0.0.1:0\"",
+        "[cluster]\nredis = \"redis://:hun hunter2 2@127.0.0.1\"",
+        "[cluster]\nredis = [\"redis://a\", \"redis://:'hunter2 '@127.0.0.1\"]",
+        "[cluster]\nredis_password = \"hunter2\"",
+        "[cluster]\nredis_password_env = \"hunter2\"",
         "[auth]\npublic_key = \"\"\"-----BEGIN PRIVATE KEY-----\nhunter2 \\q\n-----END PRIVATE KEY-----\"\"\"",
         "SECRET=hunter2",
     ];

@@ -43,9 +43,8 @@ fn property(section: &Section, key: &Key) -> Value {
             schema["additionalProperties"] = table(Section::named(&format!("{path}.NAME")));
             described(Section::named(&path))
         }
-        Kind::Flag | Kind::Number(..) | Kind::Words(_) | Kind::Text(_) | Kind::List(..) | Kind::Texts(..) => {
-            with_preset(key.about, key.preset.prose())
-        }
+        Kind::Flag | Kind::Number(..) | Kind::Words(_) | Kind::Text(_) => with_preset(key.about, key.preset.prose()),
+        Kind::OneOrList(..) | Kind::List(..) | Kind::Texts(..) => with_preset(key.about, key.preset.prose()),
         // Their bounds are no words of JSON Schema.
         Kind::Duration(..) | Kind::DurationOrZero(..) | Kind::Size(..) => {
             with_preset(&format!("{}: {}", key.kind.label(), key.about), key.preset.prose())

@@ -29,6 +29,8 @@ pub(in super::super) enum Kind {
     Words(&'static [&'static str]),
     /// Text of a form.
     Text(Form),
+    /// Text of a form, or a list of at least one and at most so many.
+    OneOrList(Form, usize),
     /// So many of one kind, at least and at most.
     List(&'static Kind, usize, usize),
     /// A table of text with names of its own, at most so many; both have a form.
@@ -103,7 +105,8 @@ impl Key {
     pub fn preset_json(&self) -> Option<Value> {
         let Preset::Value(value) = self.preset else { return None };
         let is_text = match self.kind {
-            Kind::Duration(..) | Kind::DurationOrZero(..) | Kind::Words(_) | Kind::Text(_) => true,
+            Kind::Duration(..) | Kind::DurationOrZero(..) | Kind::Words(_) => true,
+            Kind::Text(_) | Kind::OneOrList(..) => true,
             Kind::Size(..) => value.parse::<u64>().is_err(),
             Kind::Flag | Kind::Number(..) | Kind::List(..) | Kind::Texts(..) => false,
             Kind::Table | Kind::Tables(_) | Kind::Named(_) => false,
@@ -137,6 +140,7 @@ impl Kind {
             }
             Kind::Words(words) => words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", "),
             Kind::Text(form) => form.label.to_owned(),
+            Kind::OneOrList(form, most) => format!("{}, or a list (1 to {most})", form.label),
             Kind::List(kind, 0, most) => format!("list (up to {}): {}", grouped(*most as u64), kind.label()),
             Kind::List(kind, least, most) => format!("list ({least} to {}): {}", grouped(*most as u64), kind.label()),
             Kind::Texts(_, form, most) => format!("table (up to {most}): {}", form.label),
@@ -160,6 +164,13 @@ impl Kind {
             }
             Kind::Words(words) => json!({ "type": "string", "enum": words }),
             Kind::Text(form) => form.schema(),
+            Kind::OneOrList(form, most) => {
+                let mut schema = form.schema();
+                schema["type"] = json!(["string", "array"]);
+                schema["items"] = form.schema();
+                (schema["minItems"], schema["maxItems"]) = (1.into(), (*most).into());
+                schema
+            }
             Kind::List(kind, least, most) => {
                 json!({ "type": "array", "items": kind.schema(), "minItems": least, "maxItems": most })
             }

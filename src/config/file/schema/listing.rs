@@ -36,7 +36,7 @@ fn row(section: &Section, key: &Key) -> Option<String> {
         }
         Kind::Tables(_) | Kind::Named(_) => return None,
         Kind::Flag | Kind::Number(..) | Kind::Size(..) | Kind::Words(_) | Kind::Text(_) | Kind::Texts(..) => value,
-        Kind::Duration(..) | Kind::DurationOrZero(..) | Kind::List(..) => value,
+        Kind::Duration(..) | Kind::DurationOrZero(..) | Kind::OneOrList(..) | Kind::List(..) => value,
     };
     Some(format!("| `{}` | {} | {preset} | {about} |\n", key.name, key.kind.label()))
 }

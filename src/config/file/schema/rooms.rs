@@ -1,7 +1,7 @@
 //! `[rooms]` and `[cluster]`.
-use super::key::Kind::{Duration, DurationOrZero, Flag, List, Number, Size, Tables, Text, Words};
+use super::key::Kind::{Duration, DurationOrZero, Flag, List, Number, OneOrList, Size, Tables, Text, Words};
 use super::key::Preset::{Prose, Required, Value};
-use super::key::{Form, Key, Kind, NONE, PATH, TEXT, VARIABLE, form, key, table};
+use super::key::{Form, Key, Kind, NAME, NONE, PATH, VARIABLE, form, key, table};
 
 pub(super) const ROOMS: &[Key] = &[
     key(
@@ -101,9 +101,36 @@ pub(super) const HOOK: &[Key] = &[
     key("secret_env", Text(VARIABLE), NONE, "it holds the secret (16 bytes at least) that signs the bodies"),
 ];
 
+const REDIS: Form = form(
+    "`\"redis://[USER[:PASSWORD]@]HOST[:PORT][/MASTER]\"`, `\"rediss://…\"` (1,024 bytes)",
+    r"^rediss?://([^/?#@\s]*@)?[^/?#@\s]+(/[0-9A-Za-z._-]*)?$",
+    1024,
+);
+const PREFIX: Form = form("text (64 bytes)", "^[0-9A-Za-z._:-]+$", 64);
+
 pub(super) const CLUSTER: &[Key] = &[
-    key("redis", Text(TEXT), NONE, "not yet"),
-    key("prefix", Text(TEXT), Value("wsgate"), "not yet"),
-    key("node", Text(TEXT), NONE, "not yet"),
-    key("shared_limits", Flag, Value("false"), "`true`: not yet"),
+    key(
+        "redis",
+        OneOrList(REDIS, 16),
+        Prose("one node; then no other key may be set"),
+        "a server (port 6379), servers of which one is the master, nodes of a Redis Cluster, or with `MASTER` the \
+         Sentinels (26379) that know a master by this name. `rediss://`: TLS. All have the same scheme, user, password \
+         and `MASTER`; user and password are percent-encoded",
+    ),
+    key(
+        "redis_ca",
+        Text(PATH),
+        Prose("the system's"),
+        "PEM; authorities that the certificates of `rediss://` chain to",
+    ),
+    key("redis_password_env", Text(VARIABLE), NONE, "it holds the password, where `redis` has none"),
+    key("redis_password_file", Text(PATH), NONE, "the password; white space around it does not count"),
+    key("prefix", Text(PREFIX), Value("wsgate"), "what all keys and channels begin with: another one, another cluster"),
+    key("node", Text(NAME), Prose("host name and process number"), "the name of this node, which no other has"),
+    key(
+        "shared_limits",
+        Flag,
+        Value("false"),
+        "`true`: the rates of a client's messages and of handshakes count over all nodes",
+    ),
 ];

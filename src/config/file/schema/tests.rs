@@ -78,6 +78,10 @@ fn probes(kind: &Kind) -> (Vec<String>, Vec<String>) {
             let list = |n: usize| format!("[{}]", "\"\", ".repeat(n));
             (vec![], outside(*least as u64, *most as u64).map(|n| list(n as usize)).collect())
         }
+        Kind::OneOrList(_, most) => {
+            let list = |n: usize| format!("[{}]", "\"\", ".repeat(n));
+            (vec![], vec![list(0), list(most + 1)])
+        }
         Kind::Texts(_, _, most) => {
             let table =
                 |n: usize| format!("{{ {} }}", (0..n).map(|n| format!("a{n} = \"\"")).collect::<Vec<_>>().join(", "));
@@ -123,6 +127,7 @@ fn needed(section: &str) -> &'static str {
         "upstream.NAME" => "servers = [\"http://127.0.0.1:8765\"]\n",
         "rooms.policy" => "match = \"a\"\n",
         "rooms.hook" => "url = \"http://127.0.0.1/\"\nevents = [\"join\"]\n",
+        "cluster" => "redis = \"redis://127.0.0.1:6379\"\n",
         "admin" => "address = \"127.0.0.1:9180\"\n",
         _ => "",
     }
