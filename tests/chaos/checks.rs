@@ -1,11 +1,11 @@
 //! What must be so when nothing is on its way any more.
 use crate::Verdict;
 use crate::device::Seen;
-use crate::ledger::Position;
+use crate::faults::Store;
+use crate::ledger::{Position, RoomRules};
 use crate::nodes::Node;
 use crate::run::Run;
 use crate::view::View;
-use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::MutexGuard;
 
@@ -128,4 +128,38 @@ impl Run {
 pub fn events_of(view: &Seen) -> String {
     let view = lock(view);
     view.events().map(|event| format!("{event}\n")).collect()
+}
+
+/// What of these keys would stay for good, or holds more than its bound: KEYS[1] is not used, ARGV are a pattern and
+/// names of rooms with how much their streams may hold.
+const LEFT_OVER: &str = r"
+local wrong = {}
+for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
+  if redis.call('PTTL', key) == -1 then wrong[#wrong + 1] = key .. ' never expires' end
+end
+for i = 2, #ARGV, 2 do
+  local entries = redis.call('XLEN', ARGV[i])
+  if entries > tonumber(ARGV[i + 1]) then wrong[#wrong + 1] = ARGV[i] .. ' has ' .. entries .. ' entries' end
+end
+return wrong";
+/// Entries that a stream may have beyond its bound, since each publish does only so much.
+const TRIMMED_LATER: u64 = 100;
+
+/// All that is kept of rooms in Redis goes by itself, and no history is beyond its bound.
+pub async fn everything_expires(store: &Store, rooms: &[RoomRules]) -> Verdict {
+    for redis in store.servers() {
+        let mut words = vec!["EVAL".to_owned(), LEFT_OVER.into(), "0".into(), "chaos:{default/*".into()];
+        if matches!(store, Store::One(_)) {
+            for room in rooms {
+                words.push(format!("chaos:{{default/{}}}:s", room.name));
+                words.push((room.history + TRIMMED_LATER).to_string());
+            }
+        }
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let wrong = redis.ask(&words).await;
+        if wrong.as_array().is_none_or(|wrong| !wrong.is_empty()) {
+            return Err(format!("in Redis {wrong}"));
+        }
+    }
+    Ok(())
 }

@@ -11,6 +11,7 @@ mod support;
 mod checks;
 mod court;
 mod device;
+mod faults;
 mod ledger;
 mod nodes;
 mod run;

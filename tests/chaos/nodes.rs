@@ -21,7 +21,7 @@ ping_interval = "3s"
 pong_timeout = "5s"
 [rooms]
 history = { messages = 1000, age = "2h" }
-duplicates = { age = "2h", per_client = 1000 }
+duplicates = { age = "5m", per_client = 1000 }
 [[rooms.policy]]
 match = "small-*"
 history = { messages = 20 }
@@ -35,8 +35,8 @@ pub const KINDS: [(&str, usize, u64); 3] = [("deep", 6, 1000), ("small", 2, 20),
 
 pub struct Node {
     number: usize,
-    /// Where its way to Redis begins; `None`: it is alone.
-    redis: Option<String>,
+    /// Where its ways to Redis begin; none: it is alone.
+    redis: Vec<String>,
     court: Arc<Court>,
     lives: usize,
     name: String,
@@ -48,7 +48,7 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn new(number: usize, redis: Option<String>, court: Arc<Court>) -> Node {
+    pub fn new(number: usize, redis: Vec<String>, court: Arc<Court>) -> Node {
         Node { number, redis, court, lives: 0, name: String::new(), gateway: None, logs: Vec::new(), first_kib: None }
     }
 
@@ -59,8 +59,9 @@ impl Node {
             self.name = format!("node-{}-{}", self.number, self.lives);
         }
         let mut config = format!("{PLAIN}{SECRET_AUTH}{ROOMS}{ADMIN}{CONFIG}");
-        if let Some(redis) = &self.redis {
-            config += &format!("[cluster]\nredis = \"{redis}\"\nprefix = \"chaos\"\nnode = \"{}\"\n", self.name);
+        if !self.redis.is_empty() {
+            let (redis, name) = (&self.redis, &self.name);
+            config += &format!("[cluster]\nredis = {redis:?}\nprefix = \"chaos\"\nnode = \"{name}\"\n");
         }
         let gateway = Setup::new().start(&config).await;
         self.court.is_at(self.number, Some(gateway.address(0).to_owned()));

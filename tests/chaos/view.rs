@@ -12,6 +12,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(25);
 const EVENTS_KEPT: usize = 400;
 /// Messages that have their place and are sent again.
 const REMEMBERED: usize = 12;
+/// Less than the gateway remembers their names.
+const REMEMBERED_FOR: Duration = Duration::from_secs(120);
 /// What is refused for the moment is tried again after so many milliseconds.
 const AGAIN_MS: (u64, u64) = (100, 600);
 
@@ -59,7 +61,7 @@ pub struct View {
     pub seats: BTreeMap<usize, Seat>,
     asked: BTreeMap<String, Asked>,
     open: BTreeMap<String, Open>,
-    done: VecDeque<usize>,
+    done: VecDeque<(usize, Instant)>,
     names: usize,
     dice: Dice,
     pub out: Vec<String>,
@@ -222,8 +224,9 @@ impl View {
                 self.publish(message, &mut ledger);
             }
             780..=839 => {
-                let message = self.dice.pick(self.done.make_contiguous())?;
-                if self.seats.get(&ledger.message(message).room).is_some_and(|s| s.joined && s.wanted) {
+                let (message, at) = self.dice.pick(self.done.make_contiguous())?;
+                let known = at.elapsed() < REMEMBERED_FOR;
+                if known && self.seats.get(&ledger.message(message).room).is_some_and(|s| s.joined && s.wanted) {
                     self.publish(message, &mut ledger);
                 }
             }
@@ -357,7 +360,7 @@ impl View {
             if self.done.len() == REMEMBERED {
                 self.done.pop_front();
             }
-            self.done.push_back(message);
+            self.done.push_back((message, Instant::now()));
             court.count("messages acknowledged");
         }
         if duplicate {
