@@ -17,6 +17,8 @@ mod rooms;
 mod status;
 
 use crate::bans::Bans;
+use crate::cluster::Nodes;
+use crate::cluster::nodes::Standing;
 use crate::config::{self, Config, Namespace};
 use crate::health::{Health, Phase, STALE_AFTER};
 use crate::metrics::{self, Metrics};
@@ -68,15 +70,17 @@ pub struct State {
     /// Where the rooms are asked.
     pub desk: Desk,
     /// Notified, once or more often, by `POST /api/drain`: the gateway is to stop.
-    pub drain: Notify,
+    pub drain: Arc<Notify>,
     /// The bans that are made and lifted here.
     pub bans: Arc<Bans>,
     /// How servers do.
     pub upstreams: Arc<Upstreams>,
+    /// The other nodes, where there may be some.
+    pub nodes: Option<Arc<Nodes>>,
 }
 
 impl State {
-    /// The state of a gateway that serves this configuration, whose `[admin]` is `admin`.
+    /// The state of a gateway that serves this configuration, whose `[admin]` is `admin`, alone.
     pub fn new(
         admin: config::Admin,
         config: Arc<Config>,
@@ -86,7 +90,7 @@ impl State {
         bans: Arc<Bans>,
         upstreams: Arc<Upstreams>,
     ) -> State {
-        State { metrics, health, admin, config, desk, drain: Notify::new(), bans, upstreams }
+        State { metrics, health, admin, config, desk, drain: Arc::default(), bans, upstreams, nodes: None }
     }
 }
 
@@ -300,7 +304,11 @@ fn healthz(state: &State) -> Result<Answer, Fault> {
 /// Whether new connections are wanted.
 fn readyz(state: &State) -> Result<Answer, Fault> {
     match state.health.phase() {
-        Phase::Ready => healthz(state),
+        Phase::Ready => match state.nodes.as_ref().map(|nodes| *nodes.standing().borrow()) {
+            None | Some(Standing::Reached) => healthz(state),
+            Some(Standing::Away) => Err(Fault::Unavailable("Redis is not reached")),
+            Some(Standing::Nameless) => Err(Fault::Unavailable("another node has this node's name")),
+        },
         Phase::Starting => Err(Fault::Unavailable("starting")),
         Phase::Draining => Err(Fault::Unavailable("draining")),
     }

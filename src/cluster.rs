@@ -10,6 +10,6 @@ pub mod nodes;
 pub mod script;
 pub mod slots;
 
-pub use link::{Link, Report, Trouble};
+pub use link::{Link, Redis, Report, Trouble};
 pub use nodes::{Live, LiveNodes, NodeId, Nodes};
 pub use script::{Call, Reply, Script};

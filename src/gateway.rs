@@ -1,12 +1,14 @@
 //! Builds the parts from the configuration, runs them, reloads, and drains: wiring only.
 mod banner;
+mod cluster;
 mod reload;
 mod thread;
 
 use crate::admin;
 use crate::admission::{Gate, token};
 use crate::bans::Bans;
-use crate::config::{Config, KeySource, Listener};
+use crate::cluster::{Nodes, Redis};
+use crate::config::{self, Config, KeySource, Listener};
 use crate::health::{Health, STALE_AFTER};
 use crate::hook::Hook;
 use crate::limits::Limiter;
@@ -14,7 +16,7 @@ use crate::listen::{Acceptor, Bound, Intake, Sockets, bind};
 use crate::metrics::Metrics;
 use crate::notify::{Notifier, watchdog_period};
 use crate::rooms::desk::Desk;
-use crate::rooms::{self, Shared};
+use crate::rooms::{self, Clustered, Shared};
 use crate::store::{Store, StoreError};
 use crate::tls::{self, ALPN_HTTP1, ALPN_HTTP2, LoadError, Tls};
 use crate::upstream::{self, Upstreams};
@@ -26,8 +28,8 @@ use std::time::{Duration, Instant};
 use thread::{Running, ShardParts};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Barrier;
 use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::{Barrier, Notify};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -52,6 +54,24 @@ struct Parts {
     lasting: Lasting,
     hook: Option<Arc<Hook>>,
     upstreams: Arc<Upstreams>,
+    /// The other nodes, and where Redis is, where there may be some.
+    nodes: Option<Arc<Nodes>>,
+    redis: Option<Arc<Redis>>,
+    /// Notified where the gateway is to stop.
+    drain: Arc<Notify>,
+}
+
+/// What is built before the other nodes are looked for.
+struct Early {
+    config: Arc<Config>,
+    tls: Vec<Option<Arc<Tls>>>,
+    limiter: Arc<Limiter>,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    hook: Option<Arc<Hook>>,
+    upstreams: Arc<Upstreams>,
+    redis: Option<Arc<Redis>>,
+    drain: Arc<Notify>,
 }
 
 /// Runs the gateway until a signal ends it. `config` was read from `path`, which SIGHUP has read again.
@@ -88,82 +108,42 @@ fn raise_descriptor_limit(config: &Config) {
 
 async fn serve(config: Arc<Config>, path: &Path, program: &str) -> Result<(), String> {
     let mut signals = Signals::new().map_err(|e| format!("cannot take signals: {e}"))?;
-    let notifier = Notifier::from_env();
     make_missing_files(&config)?;
     let bound = bind(&config)?;
     let admin = bind_admin(&config).await?;
-    // After what fails most often: the store is closed again where anything fails, but opening it takes its time.
-    let parts = Parts::new(config.clone(), path)?;
-    let (mut shards, intakes, shared) = parts.start_shards()?;
-    let admin_state = parts.admin_state(Desk::new(shared.clone()));
-    let acceptor = Arc::new(Acceptor::new(parts.gate.clone(), parts.metrics.clone(), intakes.clone()));
-    let addresses: Vec<(usize, String)> = bound.iter().map(|b| (b.listener, b.address.clone())).collect();
-    announce(&config, &addresses);
-    let mut accepting = accept(acceptor, bound);
+    let early = Early::new(config)?;
     let mut serving = JoinSet::new();
-    if let Some((listener, state)) = admin.zip(admin_state.clone()) {
-        serving.spawn(admin::serve(listener, state));
+    let nodes = tokio::select! {
+        joined = early.join(&mut serving) => joined?,
+        () = signals.stop.next() => return Ok(()),
+    };
+    // After what fails most often: the store is closed again where anything fails, but opening it takes its time.
+    let parts = Parts::new(early, nodes.clone(), path);
+    let served = match &parts {
+        Ok(parts) => parts.serve(bound, admin, &mut signals, &mut serving, program).await,
+        Err(error) => Err(error.clone()),
+    };
+    if let Some(nodes) = nodes {
+        nodes.leave(cluster::LEAVE_TIMEOUT).await;
     }
-    serving.spawn(sweep(parts.limiter.clone(), parts.lasting.bans.clone(), shared));
-    if let Some(hook) = parts.hook.clone() {
-        serving.spawn(hook.run());
+    match served? {
+        Served::CutShort => return Ok(()),
+        Served::ToTheEnd => (),
     }
-    let (gate, metrics) = (parts.gate.clone(), parts.metrics.clone());
-    serving.spawn(async move { gate.fetch_keys(&metrics).await });
-    let (lost, _) = broadcast::channel(LOST_SERVERS);
-    for intake in &intakes {
-        serving.spawn(lose(lost.subscribe(), intake.clone()));
-    }
-    serving.spawn(parts.upstreams.clone().run(lost));
-    if let Some(period) = watchdog_period() {
-        let (health, notifier) = (parts.health.clone(), notifier.clone());
-        serving.spawn(async move { notifier.watch(period, &health).await });
-    }
-    parts.health.set_ready();
-    banner::print(&config, &addresses, program);
-    notifier.ready("serving");
-    loop {
-        tokio::select! {
-            () = signals.stop.next() => break,
-            () = drain_asked(admin_state.as_deref()) => break,
-            _ = signals.reload.recv() => (),
-            died = shards.next_end() => return Err(died),
-        }
-        notifier.reloading();
-        tokio::select! {
-            () = parts.reload() => notifier.ready("serving"),
-            () = signals.stop.next() => break,
-            () = drain_asked(admin_state.as_deref()) => break,
-            died = shards.next_end() => return Err(died),
-        }
-    }
-    tracing::info!(window_s = config.server.drain.as_secs_f64(), "stopping");
-    notifier.stopping("closing sessions");
-    parts.health.set_draining();
-    parts.draining.store(true, Relaxed);
-    accepting.abort_all();
-    for intake in intakes {
-        // Each for itself: a stuck shard whose queue is full must not keep the others from hearing it.
-        let window = config.server.drain;
-        serving.spawn(async move { intake.drain(window).await });
-    }
-    tokio::select! {
-        ended = timeout(config.server.drain + GRACE, shards.all_ended()) => match ended {
-            Ok(()) => tracing::info!("stopped"),
-            Err(_) => tracing::warn!("stopped with sessions that did not end in time"),
-        },
-        () = signals.stop.next() => {
-            tracing::warn!("stopped at once by a second signal");
-            return Ok(());
-        }
-    }
-    if let Some(hook) = &parts.hook {
+    if let Some(hook) = parts?.hook.as_ref() {
         tokio::select! {
             _ = hook.flush(Instant::now() + GRACE) => (),
             () = signals.stop.next() => tracing::warn!("stopped at once by a second signal"),
         }
     }
     Ok(())
+}
+
+/// How serving ended, where it did not fail.
+enum Served {
+    ToTheEnd,
+    /// By a second signal.
+    CutShort,
 }
 
 /// What lasts. The store is closed by Drop, in whatever way the gateway ends: it waits for that, up to 5 s.
@@ -178,7 +158,8 @@ impl Lasting {
     fn open(config: &Config) -> Result<Lasting, StoreError> {
         let (rooms, folder) = (&config.rooms, config.rooms.store.clone());
         let durable = rooms.rules.durable || rooms.policies.iter().any(|policy| policy.rules.durable);
-        let store = durable.then(|| Store::open(&folder)).transpose()?;
+        // In a cluster Redis keeps the history.
+        let store = (durable && config.cluster.is_none()).then(|| Store::open(&folder)).transpose()?;
         let bans = Bans::load(folder, store.clone(), &config.namespaces)?;
         Ok(Lasting { store, bans })
     }
@@ -190,14 +171,6 @@ impl Drop for Lasting {
     }
 }
 
-/// Ends when the admin interface was told to drain.
-async fn drain_asked(admin: Option<&admin::State>) {
-    match admin {
-        Some(state) => state.drain.notified().await,
-        None => std::future::pending().await,
-    }
-}
-
 /// What `serve` would miss of the files that the configuration names: keys and certificates that cannot be
 /// read or do not fit. What `serve` makes itself is not missed.
 pub fn missing_files(config: &Config) -> Vec<String> {
@@ -206,6 +179,7 @@ pub fn missing_files(config: &Config) -> Vec<String> {
     if !made && let Err(error) = token::Keyring::load(&config.auth) {
         missing.push(error.to_string());
     }
+    missing.extend(config.cluster.as_ref().and_then(|cluster| reach(cluster, Metrics::new(0)).err()));
     missing.extend(config.upstreams.iter().filter_map(|u| upstream::trust(u).err()).map(|error| error.to_string()));
     if let Some(cluster) = config.cluster.as_ref().filter(|cluster| cluster.tls)
         && let Err(error) = tls::client::config(cluster.ca.as_deref(), None)
@@ -274,11 +248,8 @@ fn make_missing_files(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-impl Parts {
-    fn new(config: Arc<Config>, path: &Path) -> Result<Parts, String> {
-        let limiter = Limiter::new(config.server.max_connections, config.ip_limits);
-        let lasting = Lasting::open(&config).map_err(|e| e.to_string())?;
-        let gate = Gate::new(config.clone(), limiter.clone(), lasting.bans.clone()).map_err(|e| e.to_string())?;
+impl Early {
+    fn new(config: Arc<Config>) -> Result<Early, String> {
         let metrics = Metrics::new(config.server.shards);
         let hook = config.rooms.hook.as_ref().map(|hook| Hook::new(hook, metrics.clone())).transpose()?;
         let upstreams = Upstreams::new(&config.upstreams);
@@ -288,30 +259,144 @@ impl Parts {
             return Err(error.to_string());
         }
         let load = |listener| load_tls(listener).map(|tls| tls.map(Arc::new)).map_err(|e| e.to_string());
-        Ok(Parts {
+        Ok(Early {
             tls: config.listeners.iter().map(load).collect::<Result<_, _>>()?,
-            gate: Arc::new(gate),
-            limiter,
-            metrics,
+            limiter: Limiter::new(config.server.max_connections, config.ip_limits),
             health: Arc::new(Health::new(config.server.shards, Instant::now())),
-            draining: Arc::default(),
-            lasting,
+            redis: config.cluster.as_ref().map(|cluster| reach(cluster, metrics.clone())).transpose()?,
+            metrics,
             hook,
             upstreams,
+            drain: Arc::default(),
             config,
-            path: path.to_owned(),
         })
+    }
+}
+
+impl Parts {
+    fn new(early: Early, nodes: Option<Arc<Nodes>>, path: &Path) -> Result<Parts, String> {
+        let Early { config, tls, limiter, metrics, health, hook, upstreams, redis, drain } = early;
+        let lasting = Lasting::open(&config).map_err(|e| e.to_string())?;
+        let gate = Gate::new(config.clone(), limiter.clone(), lasting.bans.clone()).map_err(|e| e.to_string())?;
+        Ok(Parts {
+            gate: Arc::new(gate),
+            draining: Arc::default(),
+            path: path.to_owned(),
+            lasting,
+            nodes,
+            config,
+            tls,
+            limiter,
+            metrics,
+            health,
+            hook,
+            upstreams,
+            redis,
+            drain,
+        })
+    }
+
+    /// Serves until the gateway is told to stop, and until the last session has ended.
+    async fn serve(
+        &self,
+        bound: Vec<Bound>,
+        admin: Option<TcpListener>,
+        signals: &mut Signals,
+        serving: &mut JoinSet<()>,
+        program: &str,
+    ) -> Result<Served, String> {
+        let notifier = Notifier::from_env();
+        let (mut shards, intakes, shared) = self.start_shards()?;
+        let admin_state = self.admin_state(Desk::new(shared.clone()));
+        let acceptor = Arc::new(Acceptor::new(self.gate.clone(), self.metrics.clone(), intakes.clone()));
+        let addresses: Vec<(usize, String)> = bound.iter().map(|b| (b.listener, b.address.clone())).collect();
+        announce(&self.config, &addresses);
+        let mut accepting = accept(acceptor, bound);
+        if let Some((listener, state)) = admin.zip(admin_state.clone()) {
+            serving.spawn(admin::serve(listener, state));
+        }
+        serving.spawn(sweep(self.limiter.clone(), self.lasting.bans.clone(), shared));
+        if let Some(hook) = self.hook.clone() {
+            serving.spawn(hook.run());
+        }
+        let (gate, metrics) = (self.gate.clone(), self.metrics.clone());
+        serving.spawn(async move { gate.fetch_keys(&metrics).await });
+        let (lost, _) = broadcast::channel(LOST_SERVERS);
+        for intake in &intakes {
+            serving.spawn(lose(lost.subscribe(), intake.clone()));
+        }
+        serving.spawn(self.upstreams.clone().run(lost));
+        if let Some(period) = watchdog_period() {
+            let (health, notifier) = (self.health.clone(), notifier.clone());
+            serving.spawn(async move { notifier.watch(period, &health).await });
+        }
+        if let Some(nodes) = self.nodes.clone() {
+            serving.spawn(cluster::tell_standing(nodes, self.health.clone(), notifier.clone()));
+        }
+        self.health.set_ready();
+        banner::print(&self.config, &addresses, program);
+        notifier.ready("serving");
+        self.until_stopped(signals, &mut shards, &notifier).await?;
+        tracing::info!(window_s = self.config.server.drain.as_secs_f64(), "stopping");
+        notifier.stopping("closing sessions");
+        self.health.set_draining();
+        self.draining.store(true, Relaxed);
+        accepting.abort_all();
+        for intake in intakes {
+            // Each for itself: a stuck shard whose queue is full must not keep the others from hearing it.
+            let window = self.config.server.drain;
+            serving.spawn(async move { intake.drain(window).await });
+        }
+        tokio::select! {
+            ended = timeout(self.config.server.drain + GRACE, shards.all_ended()) => {
+                match ended {
+                    Ok(()) => tracing::info!("stopped"),
+                    Err(_) => tracing::warn!("stopped with sessions that did not end in time"),
+                }
+                Ok(Served::ToTheEnd)
+            }
+            () = signals.stop.next() => {
+                tracing::warn!("stopped at once by a second signal");
+                Ok(Served::CutShort)
+            }
+        }
+    }
+
+    /// Reloads as often as it is told to.
+    async fn until_stopped(
+        &self,
+        signals: &mut Signals,
+        shards: &mut Running,
+        notifier: &Notifier,
+    ) -> Result<(), String> {
+        loop {
+            tokio::select! {
+                () = signals.stop.next() => return Ok(()),
+                () = self.drain.notified() => return Ok(()),
+                _ = signals.reload.recv() => (),
+                died = shards.next_end() => return Err(died),
+            }
+            notifier.reloading();
+            tokio::select! {
+                () = self.reload() => notifier.ready("serving"),
+                () = signals.stop.next() => return Ok(()),
+                () = self.drain.notified() => return Ok(()),
+                died = shards.next_end() => return Err(died),
+            }
+        }
     }
 
     fn start_shards(&self) -> Result<(Running, Vec<Intake>, Shared), String> {
         let config = &self.config;
+        let (nodes, redis) = (self.nodes.clone(), self.redis.clone());
+        let cluster = config.cluster.clone().zip(redis).zip(nodes);
         let made_of = rooms::Parts {
             rules: Arc::new(config.rooms.clone()),
             namespaces: config.namespaces.clone().into(),
             bans: self.lasting.bans.clone(),
             hook: self.hook.clone(),
             store: self.lasting.store.clone(),
-            cluster: None,
+            cluster: cluster.map(|((config, redis), nodes)| Clustered { config, redis, nodes }),
         };
         let (shared, inboxes) = Shared::new(config.server.shards, made_of);
         let timeouts = config.listeners.iter().map(|l| l.header_timeout);
@@ -335,16 +420,14 @@ impl Parts {
 
     fn admin_state(&self, desk: Desk) -> Option<Arc<admin::State>> {
         let (admin, config) = (self.config.admin.clone()?, self.config.clone());
-        Some(Arc::new(admin::State::new(
-            admin,
-            config,
-            self.metrics.clone(),
-            self.health.clone(),
-            desk,
-            self.lasting.bans.clone(),
-            self.upstreams.clone(),
-        )))
+        let (metrics, health, bans) = (self.metrics.clone(), self.health.clone(), self.lasting.bans.clone());
+        let state = admin::State::new(admin, config, metrics, health, desk, bans, self.upstreams.clone());
+        Some(Arc::new(admin::State { drain: self.drain.clone(), nodes: self.nodes.clone(), ..state }))
     }
+}
+
+fn reach(cluster: &config::Cluster, metrics: Arc<Metrics>) -> Result<Arc<Redis>, String> {
+    Redis::new(cluster, metrics).map_err(|e| e.to_string())
 }
 
 async fn bind_admin(config: &Config) -> Result<Option<TcpListener>, String> {

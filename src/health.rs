@@ -21,6 +21,17 @@ pub enum Phase {
     Draining,
 }
 
+impl Phase {
+    /// As `GET /api/status` says it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Phase::Starting => "starting",
+            Phase::Ready => "ready",
+            Phase::Draining => "draining",
+        }
+    }
+}
+
 /// The phase, and the last heartbeat of each shard.
 #[derive(Debug)]
 pub struct Health {

@@ -2,12 +2,16 @@
 //!
 //! A counter is a place in an array, found by the variants of the label enums: nothing on the
 //! message path looks a string up, allocates or takes a lock.
+mod cluster;
 mod exposition;
 mod labels;
 mod process;
 mod servers;
 
-pub use labels::{Asked, AskedOutcome, Direction, Fetched, Handshake, Refused, ServiceLabel, StatusClass, ToldOutcome};
+pub use cluster::ClusterLevels;
+pub use labels::{
+    Asked, AskedOutcome, Direction, Fetched, Handshake, RedisCall, Refused, ServiceLabel, StatusClass, ToldOutcome,
+};
 pub use servers::ServerLevels;
 
 use crate::close::{By, Close};
@@ -33,6 +37,7 @@ struct Blocks {
     /// One for each shard, and the last for threads that are none.
     shards: Box<[ShardMetrics]>,
     servers: servers::Servers,
+    cluster: cluster::Cluster,
     started: SystemTime,
 }
 
@@ -42,6 +47,7 @@ impl Metrics {
         let blocks = Arc::new(Blocks {
             shards: (0..=shards).map(|_| ShardMetrics::default()).collect(),
             servers: servers::Servers::default(),
+            cluster: cluster::Cluster::default(),
             started: SystemTime::now(),
         });
         let mut registry = Registry::default();
@@ -67,6 +73,11 @@ impl Metrics {
     /// Has each scrape ask `read` how the servers of upstreams do. Only the first call counts.
     pub fn read_servers(&self, read: impl Fn() -> Vec<ServerLevels> + Send + Sync + 'static) {
         self.blocks.servers.set(Box::new(read));
+    }
+
+    /// Has each scrape ask `read` how this node stands among others. Only the first call counts.
+    pub fn read_cluster(&self, read: impl Fn() -> ClusterLevels + Send + Sync + 'static) {
+        self.blocks.cluster.set(Box::new(read));
     }
 
     /// What there is now, added up as a scrape adds it.
@@ -142,6 +153,9 @@ pub struct ShardMetrics {
     jwks_fetches: [AtomicU64; Fetched::COUNT],
     /// When the last one succeeded, in seconds since 1970.
     jwks_fetched_at: AtomicU64,
+    redis_connected: Gauge,
+    redis_reconnects: AtomicU64,
+    redis_calls: [AtomicU64; RedisCall::COUNT],
     loop_lag: LoopLag,
 }
 
@@ -300,6 +314,27 @@ impl ShardMetrics {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             self.jwks_fetched_at.store(now.as_secs(), Relaxed);
         }
+    }
+
+    /// A connection to Redis can be used.
+    pub fn redis_connected(&self) {
+        self.redis_connected.add(1);
+    }
+
+    /// It failed.
+    pub fn redis_lost(&self) {
+        self.redis_connected.subtract(1);
+        self.redis_reconnects.fetch_add(1, Relaxed);
+    }
+
+    /// It is not needed any more.
+    pub fn redis_left(&self) {
+        self.redis_connected.subtract(1);
+    }
+
+    /// A call of Redis came to its end.
+    pub fn redis_called(&self, outcome: RedisCall) {
+        self.redis_calls[outcome as usize].fetch_add(1, Relaxed);
     }
 
     /// A timer of the shard fired `late` after its time: how long everything else there waited.

@@ -20,7 +20,7 @@ pub use mail::Position;
 pub use member::{Auth, Enter, Member, Visitor};
 
 use crate::bans::Bans;
-use crate::cluster::Nodes;
+use crate::cluster::{Nodes, Redis};
 use crate::config;
 use crate::config::Namespace;
 use crate::hook::{Asker, Hook};
@@ -61,8 +61,10 @@ pub struct Parts {
 /// Rooms that several nodes share.
 #[derive(Clone)]
 pub struct Clustered {
-    /// Where Redis is.
+    /// What the file says of it.
     pub config: Arc<config::Cluster>,
+    /// Where Redis is.
+    pub redis: Arc<Redis>,
     /// The nodes.
     pub nodes: Arc<Nodes>,
 }

@@ -1,6 +1,7 @@
 //! The families, their names and their help, summed over the blocks.
 use super::labels::{
-    self, Asked, AskedOutcome, Direction, Fetched, Handshake, Refused, ServiceLabel, StatusClass, ToldOutcome,
+    self, Asked, AskedOutcome, Direction, Fetched, Handshake, RedisCall, Refused, ServiceLabel, StatusClass,
+    ToldOutcome,
 };
 use super::{Blocks, Gauge, LAG_BOUNDS, ServerLevels, ShardMetrics, process::Process};
 use prometheus_client::collector::Collector;
@@ -19,7 +20,9 @@ impl Collector for Blocks {
         self.rooms(out)?;
         self.hook(out)?;
         self.jwks(out)?;
+        self.redis(out)?;
         self.servers(out)?;
+        self.cluster(out)?;
         self.shards(out)?;
         self.about(out)?;
         process(out)
@@ -132,6 +135,22 @@ impl Blocks {
         gauge(out, "wsgate_jwks_fetch_time_seconds", help, self.sum(|s| &s.jwks_fetched_at))
     }
 
+    fn redis(&self, out: &mut DescriptorEncoder) -> Result {
+        let connected = self.level(|s| &s.redis_connected);
+        gauge(out, "wsgate_redis_connected", "Connections to masters of Redis that can be used", connected)?;
+        let reconnects = self.sum(|s| &s.redis_reconnects);
+        counter(
+            out,
+            "wsgate_redis_reconnects",
+            "Connections to Redis that failed, and were to be made again",
+            reconnects,
+        )?;
+        let calls = RedisCall::ALL
+            .iter()
+            .map(|&outcome| ([("outcome", outcome.label())], self.sum(|s| &s.redis_calls[outcome as usize])));
+        counters(out, "wsgate_redis_calls", "Calls of Redis, by what came of them", calls)
+    }
+
     fn servers(&self, out: &mut DescriptorEncoder) -> Result {
         let servers = self.servers.read();
         if servers.is_empty() {
@@ -151,6 +170,15 @@ impl Blocks {
         let ejections = servers.iter().map(|levels| (labels(levels), levels.ejections));
         let help = "Times that a server of an upstream was left alone because it could not be connected to";
         counters(out, "wsgate_upstream_ejections", help, ejections)
+    }
+
+    fn cluster(&self, out: &mut DescriptorEncoder) -> Result {
+        let Some(levels) = self.cluster.read() else { return Ok(()) };
+        gauge(out, "wsgate_cluster_nodes", "Nodes of the cluster that live, this one included", levels.nodes as i64)?;
+        let reached = i64::from(levels.reached);
+        gauge(out, "wsgate_cluster_redis_reached", "Whether Redis is reached, all masters of it", reached)?;
+        let help = "Answers of other nodes that were missing when the admin interface asked for them";
+        counter(out, "wsgate_cluster_unanswered", help, levels.unanswered)
     }
 
     fn shards(&self, out: &mut DescriptorEncoder) -> Result {

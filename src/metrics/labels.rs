@@ -89,6 +89,20 @@ labels! {
 }
 
 labels! {
+    /// What came of a call of Redis, by `outcome`.
+    pub enum RedisCall {
+        /// Redis has carried it out.
+        Answered = "answered",
+        /// Redis has refused it.
+        Refused = "refused",
+        /// Redis was not reached, or did not answer.
+        Away = "away",
+        /// Too much was waiting for Redis.
+        Full = "full",
+    }
+}
+
+labels! {
     /// The service of a route, by `service`.
     pub enum ServiceLabel {
         /// Sends every message back.

@@ -1,0 +1,235 @@
+//! A connection to a master: calls out in their order, answers and messages in.
+use super::redis::{Fault, Talk};
+use super::wire::{Frame, Inbox};
+use crate::cluster::script::Reply;
+use crate::outbox::wire::Stream;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::AsyncWrite;
+use tokio::time::Instant;
+
+/// Gathered bytes beyond which is written without being told to.
+const GATHERED_BYTES: usize = 64 * 1024;
+/// Room for gathered bytes that is kept when they are written.
+const KEPT_BYTES: usize = 256 * 1024;
+/// Beats without an answer after which one is asked for: 1 s.
+const QUIET_BEATS: u8 = 2;
+/// Beats without an answer that is awaited after which the connection is given up: 3 s at least.
+const SILENT_BEATS: u8 = 7;
+
+/// A call that was sent, or waits to be sent again.
+#[derive(Debug)]
+pub struct Sent {
+    pub ticket: u64,
+    pub slot: u16,
+    /// Its length as encoded.
+    pub length: usize,
+    /// Its place among all calls of the link.
+    pub number: u64,
+    /// The call itself, where it may have to be sent again: in a cluster.
+    pub again: Option<Vec<u8>>,
+    /// When it was first refused because its slot lies elsewhere.
+    pub refused: Option<Instant>,
+}
+
+/// What the next answer belongs to.
+#[derive(Debug)]
+enum Awaited {
+    Call(Sent),
+    Subscribed(u16),
+    Unsubscribed(Bytes),
+    Pong,
+}
+
+/// What came.
+#[derive(Debug)]
+pub enum Heard {
+    /// An answer, or Redis' error.
+    Answered(Sent, Result<Reply, Box<str>>),
+    /// A message of a sharded channel.
+    Pushed { channel: Bytes, payload: Bytes },
+    /// Redis has unsubscribed the channel: its slot lies elsewhere now.
+    Unsubscribed(Bytes),
+    /// A channel of this slot could not be subscribed: Redis' error.
+    Unsubscribable(u16, Box<str>),
+}
+
+/// A connection on which calls can be made.
+pub struct Connection {
+    stream: Stream,
+    inbox: Inbox,
+    out: Vec<u8>,
+    /// How much of that is written.
+    written: usize,
+    /// Whether all of it is to be written now.
+    flushing: bool,
+    awaited: VecDeque<Awaited>,
+    /// Beats since an answer came, or since one is awaited.
+    quiet: u8,
+    /// Since when it can be used.
+    pub since: Instant,
+}
+
+impl Connection {
+    pub fn new(talk: Talk) -> Connection {
+        Connection {
+            stream: talk.stream,
+            inbox: talk.inbox,
+            out: Vec::new(),
+            written: 0,
+            flushing: false,
+            awaited: VecDeque::new(),
+            quiet: 0,
+            since: Instant::now(),
+        }
+    }
+
+    /// Sends a call with the next flush, or at once where much is gathered.
+    /// `kept`: the call itself is kept until it is answered.
+    pub fn send(&mut self, mut sent: Sent, bytes: Vec<u8>, kept: bool, cx: &mut Context<'_>) {
+        self.out.extend_from_slice(&bytes);
+        sent.again = kept.then_some(bytes);
+        self.put(Awaited::Call(sent), &[]);
+        if self.out.len() - self.written >= GATHERED_BYTES {
+            self.flush(cx);
+        }
+    }
+
+    pub fn subscribe(&mut self, slot: u16, command: &[u8]) {
+        self.put(Awaited::Subscribed(slot), command);
+    }
+
+    pub fn unsubscribe(&mut self, channel: &[u8], command: &[u8]) {
+        self.put(Awaited::Unsubscribed(Bytes::copy_from_slice(channel)), command);
+    }
+
+    fn put(&mut self, awaited: Awaited, bytes: &[u8]) {
+        if self.awaited.is_empty() {
+            self.quiet = 0;
+        }
+        self.awaited.push_back(awaited);
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// Writes what the socket takes; the rest is written when it takes more. An error is found by the next read.
+    pub fn flush(&mut self, cx: &mut Context<'_>) {
+        self.flushing = true;
+        while self.written < self.out.len() {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.out[self.written..]) {
+                Poll::Ready(Ok(n)) if n > 0 => self.written += n,
+                Poll::Ready(Ok(_) | Err(_)) | Poll::Pending => return,
+            }
+        }
+        if self.written > 0 {
+            self.out.clear();
+            self.out.shrink_to(KEPT_BYTES);
+            self.written = 0;
+        }
+        // TLS may hold what the socket did not take.
+        if Pin::new(&mut self.stream).poll_flush(cx).is_ready() {
+            self.flushing = false;
+        }
+    }
+
+    /// The next that comes.
+    ///
+    /// # Errors
+    /// Where the connection cannot be used any more.
+    pub fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<Result<Heard, Fault>> {
+        if self.flushing {
+            self.flush(cx);
+        }
+        loop {
+            while let Some(frame) = self.inbox.next().map_err(io::Error::from)? {
+                if let Some(heard) = self.hear(frame)? {
+                    return Poll::Ready(Ok(heard));
+                }
+            }
+            match self.inbox.poll_fill(&mut self.stream, cx)? {
+                Poll::Ready(0) => return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())),
+                Poll::Ready(_) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn hear(&mut self, frame: Frame) -> Result<Option<Heard>, Fault> {
+        let answer = match frame {
+            Frame::Message { channel, payload } => return Ok(Some(Heard::Pushed { channel, payload })),
+            Frame::Other => return Ok(None),
+            Frame::Subscribed(_) => return self.subscribed().map(|()| None),
+            Frame::Unsubscribed(channel) => {
+                if let Some(Awaited::Unsubscribed(asked)) = self.awaited.front()
+                    && *asked == channel
+                {
+                    self.awaited.pop_front();
+                    self.quiet = 0;
+                    return Ok(None);
+                }
+                return Ok(Some(Heard::Unsubscribed(channel)));
+            }
+            Frame::Reply(reply) => Ok(reply),
+            Frame::Error(error) => Err(error),
+        };
+        self.quiet = 0;
+        match (self.awaited.pop_front(), answer) {
+            (Some(Awaited::Call(sent)), answer) => Ok(Some(Heard::Answered(sent, answer))),
+            (Some(Awaited::Subscribed(slot)), Err(error)) => Ok(Some(Heard::Unsubscribable(slot, error))),
+            (Some(Awaited::Pong), Ok(_)) => Ok(None),
+            // It was not subscribed there, and cannot be: the slot lies elsewhere.
+            (Some(Awaited::Unsubscribed(_)), Err(_)) => Ok(None),
+            (Some(Awaited::Pong), Err(error)) => Err(Fault::Refused(super::redis::said(&error))),
+            (Some(Awaited::Subscribed(_) | Awaited::Unsubscribed(_)) | None, Ok(_)) | (None, Err(_)) => {
+                Err(Fault::Wrong("an answer that nobody has asked for"))
+            }
+        }
+    }
+
+    fn subscribed(&mut self) -> Result<(), Fault> {
+        self.quiet = 0;
+        match self.awaited.pop_front() {
+            Some(Awaited::Subscribed(_)) => Ok(()),
+            Some(Awaited::Call(_) | Awaited::Unsubscribed(_) | Awaited::Pong) | None => {
+                Err(Fault::Wrong("a subscription that nobody has asked for"))
+            }
+        }
+    }
+
+    /// Twice a second: asks whether the server is there, where nothing else did.
+    ///
+    /// # Errors
+    /// Where it was silent for too long.
+    pub fn beat(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
+        self.quiet = self.quiet.saturating_add(1);
+        if !self.awaited.is_empty() {
+            let silent = self.quiet >= SILENT_BEATS;
+            return if silent { Err(Fault::Wrong("no answer for 3 s")) } else { Ok(()) };
+        }
+        if self.quiet >= QUIET_BEATS {
+            self.put(Awaited::Pong, b"*1\r\n$4\r\nPING\r\n");
+            self.flush(cx);
+        }
+        Ok(())
+    }
+
+    /// How many calls of this slot are on their way.
+    pub fn on_their_way(&self, slot: u16) -> usize {
+        self.awaited.iter().filter(|awaited| matches!(awaited, Awaited::Call(sent) if sent.slot == slot)).count()
+    }
+
+    /// Whether nothing is awaited.
+    pub fn is_idle(&self) -> bool {
+        self.awaited.is_empty()
+    }
+
+    /// The calls that are on their way, whose answers will not come.
+    pub fn into_calls(self) -> impl Iterator<Item = Sent> {
+        self.awaited.into_iter().filter_map(|awaited| match awaited {
+            Awaited::Call(sent) => Some(sent),
+            Awaited::Subscribed(_) | Awaited::Unsubscribed(_) | Awaited::Pong => None,
+        })
+    }
+}

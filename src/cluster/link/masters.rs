@@ -1,0 +1,159 @@
+//! The masters, and which slot lies where.
+use super::connection::Connection;
+use super::redis::{Fault, Talk};
+use super::seek::Found;
+use crate::cluster::slots::{SLOTS, Slots};
+use crate::config::RedisServer;
+use slab::Slab;
+use std::pin::Pin;
+
+/// Connecting to a master.
+pub type Entering = Pin<Box<dyn Future<Output = Result<Talk, Fault>> + Send>>;
+
+/// No master.
+const NOWHERE: u16 = u16::MAX;
+
+/// A master.
+pub struct Master {
+    pub server: RedisServer,
+    /// What lies there; nothing any more where only answers are awaited.
+    pub slots: Slots,
+    pub state: State,
+}
+
+/// How it is reached.
+pub enum State {
+    Entering(Entering),
+    Ready(Box<Connection>),
+    /// Not at all, until masters are sought again.
+    Lost,
+}
+
+/// All of them.
+pub struct Masters {
+    all: Slab<Master>,
+    /// By slot, the place of its master.
+    owners: Box<[u16]>,
+}
+
+/// What another map of slots has changed.
+#[derive(Default)]
+pub struct Moved {
+    /// Slots whose master is another one than before, and is reached.
+    pub reached: Slots,
+    /// Slots that were reached, and are not any more.
+    pub unreached: Slots,
+}
+
+impl Masters {
+    pub fn new() -> Masters {
+        Masters { all: Slab::new(), owners: vec![NOWHERE; usize::from(SLOTS)].into() }
+    }
+
+    /// The place of a slot's master.
+    pub fn owner(&self, slot: u16) -> Option<usize> {
+        self.owners.get(usize::from(slot)).filter(|place| **place != NOWHERE).map(|place| usize::from(*place))
+    }
+
+    /// The connection to a slot's master.
+    pub fn connection(&mut self, slot: u16) -> Option<&mut Connection> {
+        let place = self.owner(slot)?;
+        self.ready(place)
+    }
+
+    /// The connection to a master.
+    pub fn ready(&mut self, place: usize) -> Option<&mut Connection> {
+        match &mut self.all.get_mut(place)?.state {
+            State::Ready(connection) => Some(connection),
+            State::Entering(_) | State::Lost => None,
+        }
+    }
+
+    /// Whether a slot's master is reached.
+    pub fn reaches(&self, slot: u16) -> bool {
+        let master = self.owner(slot).and_then(|place| self.all.get(place));
+        master.is_some_and(|master| matches!(master.state, State::Ready(_)))
+    }
+
+    pub fn get_mut(&mut self, place: usize) -> Option<&mut Master> {
+        self.all.get_mut(place)
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut Master)> {
+        self.all.iter_mut()
+    }
+
+    pub fn servers(&self) -> impl Iterator<Item = &RedisServer> {
+        self.all.iter().map(|(_, master)| &master.server)
+    }
+
+    /// One more than the last place that is taken.
+    pub fn places(&self) -> usize {
+        self.all.iter().next_back().map_or(0, |(place, _)| place + 1)
+    }
+
+    /// Forgets those where nothing lies and nothing is awaited. Returns how many connections ended so.
+    pub fn forget_idle(&mut self) -> usize {
+        let mut ended = 0;
+        self.all.retain(|_, master| {
+            let kept = match &master.state {
+                State::Ready(connection) => !master.slots.0.is_empty() || !connection.is_idle(),
+                State::Entering(_) | State::Lost => !master.slots.0.is_empty(),
+            };
+            ended += usize::from(!kept && matches!(master.state, State::Ready(_)));
+            kept
+        });
+        ended
+    }
+
+    /// From now on these are the masters. Those that are not reached, or not connected to yet, are entered.
+    pub fn set(&mut self, found: Found, enter: impl Fn(&RedisServer) -> Entering) -> Moved {
+        let mut owners: Box<[u16]> = vec![NOWHERE; usize::from(SLOTS)].into();
+        self.all.iter_mut().for_each(|(_, master)| master.slots = Slots::default());
+        for (server, slots) in found.masters {
+            let known = self.all.iter().find(|(_, master)| master.server == server).map(|(place, _)| place);
+            let place = known.unwrap_or_else(|| {
+                let state = State::Lost;
+                self.all.insert(Master { server, slots: Slots::default(), state })
+            });
+            let Some(master) = self.all.get_mut(place) else { continue };
+            if let State::Lost = master.state {
+                master.state = State::Entering(enter(&master.server));
+            }
+            for (first, last) in &slots.0 {
+                owners[usize::from(*first)..=usize::from(*last)].fill(place as u16);
+            }
+            master.slots = slots;
+        }
+        let moved = self.moved(&owners);
+        self.owners = owners;
+        moved
+    }
+
+    fn moved(&self, owners: &[u16]) -> Moved {
+        let is_ready = |place: u16| {
+            let master = self.all.get(usize::from(place));
+            master.is_some_and(|master| matches!(master.state, State::Ready(_)))
+        };
+        let mut moved = Moved::default();
+        for (slot, (before, now)) in (0..SLOTS).zip(self.owners.iter().zip(owners)) {
+            if before == now {
+                continue;
+            }
+            if is_ready(*now) {
+                add(&mut moved.reached, slot);
+            } else if is_ready(*before) {
+                add(&mut moved.unreached, slot);
+            }
+        }
+        moved
+    }
+}
+
+/// Adds a slot that is above all that are there.
+pub fn add(slots: &mut Slots, slot: u16) {
+    match slots.0.last_mut() {
+        Some((_, last)) if *last + 1 == slot => *last = slot,
+        Some(_) | None => slots.0.push((slot, slot)),
+    }
+}

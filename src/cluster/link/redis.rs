@@ -1,0 +1,239 @@
+//! Where Redis is, and how one of its servers is spoken to first.
+use super::wire::{Frame, Inbox};
+use crate::cluster::script::{Call, Reply, Script};
+use crate::config::keys::LoadError;
+use crate::config::{self, RedisServer, secret::Secret};
+use crate::dial::{Address, connect, look_up};
+use crate::metrics::{Metrics, ShardMetrics};
+use crate::outbox::wire::Stream;
+use crate::tls::client;
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use tokio::io::AsyncWriteExt;
+use tokio::net::lookup_host;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+/// Most look-ups of names at once, of all links.
+const LOOKUPS_MAX: usize = 4;
+/// Most addresses of a name that are tried.
+const ADDRESSES_MAX: usize = 8;
+
+/// Where Redis is, and who we are there: what all links share. Made once.
+pub struct Redis {
+    pub(super) servers: Vec<RedisServer>,
+    pub(super) sentinel_master: Option<Arc<str>>,
+    tls: Option<TlsConnector>,
+    user: Option<Arc<str>>,
+    password: Option<Secret>,
+    node: Arc<str>,
+    lookups: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+impl Redis {
+    /// Reads the authorities' certificates: not to be called on a shard's thread.
+    ///
+    /// # Errors
+    /// Where they cannot be read, or the system has none.
+    pub fn new(config: &config::Cluster, metrics: Arc<Metrics>) -> Result<Arc<Redis>, LoadError> {
+        let tls = if config.tls { Some(TlsConnector::from(client::config(config.ca.as_deref(), None)?)) } else { None };
+        Ok(Arc::new(Redis {
+            servers: config.servers.clone(),
+            sentinel_master: config.sentinel_master.clone(),
+            tls,
+            user: config.user.clone(),
+            password: config.password.clone(),
+            node: config.node.clone(),
+            lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+            metrics,
+        }))
+    }
+
+    pub(super) fn counters(&self, shard: Option<usize>) -> &ShardMetrics {
+        shard.map_or_else(|| self.metrics.elsewhere(), |shard| self.metrics.shard(shard))
+    }
+
+    /// Connects to a server, and makes itself known there. Has no time of its own.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub(super) async fn greet(&self, server: &RedisServer) -> Result<(Talk, Greeting), Fault> {
+        let mut talk = self.dial(server).await?;
+        let mut words: Vec<&[u8]> = vec![b"HELLO", b"3"];
+        if let Some(password) = &self.password {
+            let user = self.user.as_deref().unwrap_or("default");
+            words.extend([b"AUTH", user.as_bytes(), password.expose()]);
+        }
+        let answer = match talk.ask(&words).await {
+            // Sentinels have users of their own, mostly none.
+            Err(Fault::Refused(_)) if self.sentinel_master.is_some() && self.password.is_some() => {
+                talk.ask(&words[..2]).await?
+            }
+            answer => answer?,
+        };
+        let greeting = Greeting::read(&answer).ok_or(Fault::Wrong("HELLO was answered with something else"))?;
+        Ok((talk, greeting))
+    }
+
+    /// Tries the addresses of the name in turn.
+    async fn dial(&self, server: &RedisServer) -> Result<Talk, Fault> {
+        let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in self.addresses(server).await? {
+            let tls = match &self.tls {
+                None => None,
+                Some(connector) => {
+                    let name = ServerName::try_from(server.host.to_string());
+                    Some((connector, name.map_err(|_| Fault::Wrong("a name that no certificate can have"))?))
+                }
+            };
+            match connect(&Address::Tcp(address), &[], tls).await {
+                Ok(stream) => return Ok(Talk { stream, inbox: Inbox::default() }),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed.into())
+    }
+
+    async fn addresses(&self, server: &RedisServer) -> io::Result<Vec<SocketAddr>> {
+        if let Ok(ip) = server.host.parse::<IpAddr>() {
+            return Ok(vec![(ip, server.port).into()]);
+        }
+        let (host, port) = (server.host.to_string(), server.port);
+        let found = async move { Ok(lookup_host((host, port)).await?.take(ADDRESSES_MAX).collect()) };
+        look_up(&self.lookups, found).await
+    }
+
+    /// A connection to a master, on which calls can be made. Has no time of its own.
+    ///
+    /// # Errors
+    /// [`Fault`]; also where it is no master, or a part of a cluster that is down.
+    pub(super) async fn enter(&self, server: &RedisServer, scripts: &[&Script]) -> Result<Talk, Fault> {
+        let (mut talk, greeting) = self.greet(server).await?;
+        match greeting {
+            Greeting::Master => {}
+            Greeting::Cluster { replica: false } => {
+                let info = talk.ask(&[b"CLUSTER", b"INFO"]).await?;
+                if !info.text().is_some_and(|info| info.contains("cluster_state:ok")) {
+                    return Err(Fault::Wrong("the cluster is down"));
+                }
+            }
+            Greeting::Replica | Greeting::Cluster { replica: true } => return Err(Fault::Wrong("it is a replica")),
+            Greeting::Sentinel => return Err(Fault::Wrong("it is a Sentinel")),
+        }
+        // Only a name for the operator's CLIENT LIST: a user may not be allowed to, or the name not be one of Redis'.
+        match talk.ask(&[b"CLIENT", b"SETNAME", format!("wsgate-{}", self.node).as_bytes()]).await {
+            Ok(_) | Err(Fault::Refused(_)) => {}
+            Err(fault) => return Err(fault),
+        }
+        for script in scripts {
+            let sha = talk.ask(&[b"SCRIPT", b"LOAD", script.source.as_bytes()]).await?;
+            if sha.text() != Some(script.sha()) {
+                return Err(Fault::Wrong("a script got another name than its own"));
+            }
+        }
+        Ok(talk)
+    }
+}
+
+/// Why a server is not used.
+#[derive(Debug)]
+pub enum Fault {
+    /// The connection cannot be made, has ended, or brought what is no RESP3.
+    Lost(io::Error),
+    /// It refuses something that it was asked.
+    Refused(Box<str>),
+    /// It is not what is wanted.
+    Wrong(&'static str),
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Fault {
+        Fault::Lost(error)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Lost(error) => error.fmt(f),
+            Fault::Refused(error) => f.write_str(error),
+            Fault::Wrong(what) => f.write_str(what),
+        }
+    }
+}
+
+/// What a server says that it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Greeting {
+    /// A server that is no replica.
+    Master,
+    /// A replica of one.
+    Replica,
+    /// A part of a Redis Cluster.
+    Cluster {
+        /// Whether it is a replica.
+        replica: bool,
+    },
+    /// A Sentinel.
+    Sentinel,
+}
+
+impl Greeting {
+    fn read(answer: &Reply) -> Option<Greeting> {
+        let field = |name: &str| {
+            let pair = answer.list()?.chunks(2).find(|pair| pair[0].text() == Some(name))?;
+            pair.get(1)?.text()
+        };
+        Some(match (field("mode")?, field("role")) {
+            ("sentinel", _) => Greeting::Sentinel,
+            ("cluster", role) => Greeting::Cluster { replica: role? != "master" },
+            (_, Some("replica" | "slave")) => Greeting::Replica,
+            (_, Some("master")) => Greeting::Master,
+            (_, _) => return None,
+        })
+    }
+}
+
+/// A connection that is asked one thing after another.
+pub struct Talk {
+    pub(super) stream: Stream,
+    pub(super) inbox: Inbox,
+}
+
+impl Talk {
+    /// Asks, and waits for the answer. What nobody asked for is passed over.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub(super) async fn ask(&mut self, words: &[&[u8]]) -> Result<Reply, Fault> {
+        let call = Call::command(b"", words);
+        self.stream.write_all(&call.bytes).await?;
+        self.stream.flush().await?;
+        loop {
+            match self.inbox.next().map_err(io::Error::from)? {
+                Some(Frame::Reply(reply)) => return Ok(reply),
+                Some(Frame::Error(error)) => return Err(Fault::Refused(said(&error))),
+                Some(Frame::Message { .. } | Frame::Subscribed(_) | Frame::Unsubscribed(_) | Frame::Other) => {}
+                None => {
+                    let (inbox, stream) = (&mut self.inbox, &mut self.stream);
+                    if poll_fn(|cx| inbox.poll_fill(stream, cx)).await? == 0 {
+                        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// An error of Redis as it may be shown: one short line, without what was sent.
+pub(super) fn said(error: &str) -> Box<str> {
+    const CHARACTERS_MAX: usize = 200;
+    let line = error.lines().next().unwrap_or_default();
+    let line = line.split(", with args beginning with").next().unwrap_or_default();
+    line.chars().filter(|c| !c.is_control()).take(CHARACTERS_MAX).collect::<String>().into()
+}

@@ -1,0 +1,81 @@
+//! This node among the others of `[cluster]`.
+use super::Early;
+use crate::cluster::nodes::{About, BEAT, LEAVE, Nodes, Standing, Topic};
+use crate::cluster::{NodeId, Script};
+use crate::health::{Health, Phase};
+use crate::metrics::{ClusterLevels, Metrics};
+use crate::notify::Notifier;
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// Those of all calls of the main thread.
+static SCRIPTS: &[&Script] = &[&BEAT, &LEAVE];
+/// Time for the last words to Redis.
+pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl Early {
+    /// Takes this node's place among the others; `None`: this gateway is alone.
+    pub(super) async fn join(&self, serving: &mut JoinSet<()>) -> Result<Option<Arc<Nodes>>, String> {
+        let (Some(cluster), Some(redis)) = (&self.config.cluster, &self.redis) else { return Ok(None) };
+        let about = about(self.metrics.clone(), self.health.clone());
+        let (nodes, running) = Nodes::join(cluster, redis, SCRIPTS, about).await?;
+        serving.spawn(running);
+        let own = nodes.live().now().own;
+        tracing::info!(node = %cluster.node, id = %own, "one of {} nodes", nodes.live().now().nodes.len());
+        let levels = nodes.clone();
+        self.metrics.read_cluster(move || ClusterLevels {
+            nodes: levels.live().now().nodes.len(),
+            reached: levels.reaches_redis(),
+            unanswered: levels.unanswered(),
+        });
+        let (drain, live) = (self.drain.clone(), nodes.live().clone());
+        let stops = move |id: Bytes| {
+            if std::str::from_utf8(&id).ok().and_then(|id| id.parse::<NodeId>().ok()) == Some(live.now().own) {
+                tracing::info!("a drain was asked for at another node");
+                drain.notify_one();
+            }
+        };
+        nodes.handle(Topic::Drain, Box::new(stops));
+        Ok(Some(nodes))
+    }
+}
+
+fn about(metrics: Arc<Metrics>, health: Arc<Health>) -> About {
+    Box::new(move || {
+        let levels = metrics.levels();
+        let sessions: Map<String, Value> =
+            levels.sessions.iter().map(|(service, n)| (service.label().to_owned(), (*n).into())).collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "phase": health.phase().word(),
+            "connections": levels.connections,
+            "sessions": sessions,
+            "rooms": levels.rooms,
+        })
+        .to_string()
+    })
+}
+
+/// Says how this node stands, in the log and to systemd.
+pub(super) async fn tell_standing(nodes: Arc<Nodes>, health: Arc<Health>, notifier: Notifier) {
+    let mut standing = nodes.standing();
+    while standing.changed().await.is_ok() {
+        let now = *standing.borrow_and_update();
+        let text = match now {
+            Standing::Reached => "serving",
+            Standing::Away => "serving; Redis is not reached",
+            Standing::Nameless => "serving; another node has taken this node's name",
+        };
+        match now {
+            Standing::Reached => tracing::info!("Redis is reached again"),
+            Standing::Away => tracing::error!("Redis is not reached: nothing can be published, no room be opened"),
+            Standing::Nameless => (),
+        }
+        if health.phase() == Phase::Ready {
+            notifier.status(text);
+        }
+    }
+}
