@@ -334,12 +334,14 @@ impl Parts {
             serving.spawn(cluster::tell_standing(nodes, self.health.clone(), notifier.clone()));
         }
         self.health.set_ready();
+        self.say_phase();
         banner::print(&self.config, &addresses, program);
         notifier.ready("serving");
         self.until_stopped(signals, &mut shards, &notifier).await?;
         tracing::info!(window_s = self.config.server.drain.as_secs_f64(), "stopping");
         notifier.stopping("closing sessions");
         self.health.set_draining();
+        self.say_phase();
         self.draining.store(true, Relaxed);
         accepting.abort_all();
         for intake in intakes {
@@ -359,6 +361,12 @@ impl Parts {
                 tracing::warn!("stopped at once by a second signal");
                 Ok(Served::CutShort)
             }
+        }
+    }
+
+    fn say_phase(&self) {
+        if let Some(nodes) = &self.nodes {
+            nodes.about_changed();
         }
     }
 

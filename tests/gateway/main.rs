@@ -7,6 +7,8 @@ mod admin_api;
 mod admission;
 mod chromium;
 mod closing;
+mod cluster_leases;
+mod cluster_nodes;
 mod crowds;
 mod curl;
 mod descriptors;
