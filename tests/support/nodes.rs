@@ -1,7 +1,8 @@
 //! Several gateways that are nodes of one cluster.
 use super::token::good;
-use super::{ADMIN, Client, Gateway, PLAIN, ROOMS, SECRET_AUTH};
-use serde_json::Value;
+use super::{ADMIN, Client, Gateway, PLAIN, ROOMS, SECRET_AUTH, eventually, within};
+use serde_json::{Value, json};
+use std::time::Duration;
 
 /// Limits of which no test is about.
 const LIFTED: &str = "[limits]\nmessages_per_second = 0\nbytes_per_second = 0\nconnections_per_client = 0\n\
@@ -49,4 +50,56 @@ pub async fn join_each(nodes: &[Gateway], name: &str, room: &str) -> Vec<(Client
         members.push((member, joined));
     }
     members
+}
+
+/// Publishes under this name, and gives the answer: `message_sent` or `error`.
+pub async fn send_named(client: &mut Client, room: &str, name: &str, message: Value) -> Value {
+    let payload = json!({"room_id": room, "message": message});
+    client.json(json!({"type": "message", "payload": payload, "metadata": {"message_id": name}})).await;
+    loop {
+        let answer = client.next_json().await;
+        if answer["metadata"]["correlation_id"] == name {
+            return answer;
+        }
+    }
+}
+
+/// Publishes under this name, again and again as long as the error says that it may be tried again, and gives the
+/// payload of `message_sent`.
+pub async fn send_until_taken(client: &mut Client, room: &str, name: &str, message: Value) -> Value {
+    within(async {
+        loop {
+            let answer = send_named(client, room, name, message.clone()).await;
+            if answer["type"] == "message_sent" {
+                return answer["payload"].clone();
+            }
+            assert_eq!((&answer["payload"]["code"], &answer["payload"]["retryable"]), (&json!(4000), &json!(true)));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+}
+
+/// Joins, again and again as long as the error says that it may be tried again, and gives the payload of `room_joined`.
+pub async fn join_until_let_in(client: &mut Client, room: &str, since: Option<&Value>) -> Value {
+    let payload = match since {
+        Some(since) => json!({"room_id": room, "since": since}),
+        None => json!({"room_id": room}),
+    };
+    within(async {
+        loop {
+            let answer = client.ask("join_room", payload.clone()).await;
+            if answer["type"] == "room_joined" {
+                return answer["payload"].clone();
+            }
+            assert_eq!((&answer["payload"]["code"], &answer["payload"]["retryable"]), (&json!(4000), &json!(true)));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+}
+
+/// Waits until `/readyz` answers with this status: 200, or 503 where the node is cut off from Redis.
+pub async fn readiness(node: &Gateway, status: u16) {
+    eventually(|| async { (node.admin_get("/readyz").await.0 == status).then_some(()) }).await;
 }
