@@ -198,6 +198,7 @@ pub(super) fn sessions(rooms: &Rooms, namespace: Namespace, client: &Arc<str>) -
         rooms.sort();
         let said = |e: &Rc<Entry>| e.said.borrow().as_ref().map(|said| said.status.clone()).unwrap_or_default();
         SessionView {
+            node: None,
             session_id: about.session_id,
             since: about.since,
             route: about.route.name().into(),
@@ -219,7 +220,7 @@ pub(super) fn status(rooms: &Rooms, namespace: Namespace, client: &Arc<str>, sai
 
 /// A session knows of its client's new status from now on, and tells the rooms it is in.
 pub(super) fn learns(rooms: &Rooms, entry: &Entry, said: &Arc<Said>) {
-    if entry.said.borrow().as_ref().is_some_and(|known| known.version >= said.version) {
+    if entry.said.borrow().as_ref().is_some_and(|known| known >= said) {
         return;
     }
     *entry.said.borrow_mut() = Some(said.clone());

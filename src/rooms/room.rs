@@ -291,7 +291,7 @@ impl Room {
     /// is the same.
     pub fn say(&mut self, client: &str, said: Arc<Said>) -> Option<(Status, Status)> {
         let entry = self.clients.get_mut(client)?;
-        if entry.said.as_ref().is_some_and(|known| known.version >= said.version) {
+        if entry.said.as_ref().is_some_and(|known| *known >= said) {
             return None;
         }
         let (was_hidden, before) = (entry.is_hidden(), entry.shown());

@@ -3,6 +3,11 @@
 //!
 //! The table is locked when a session begins and when a status changes, never for a message. Only clients that have
 //! said something are in it.
+mod sharing;
+
+pub(super) use sharing::Sharing;
+pub use sharing::{READ, SAY};
+
 use super::protocol::Status;
 use crate::config::Namespace;
 use jiff::Timestamp;
@@ -18,15 +23,26 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 /// Clients in the table.
 const CLIENTS_MAX: usize = 262_144;
 
-/// What a client has said of itself.
-#[derive(Debug, PartialEq, Eq)]
+/// What a client has said of itself. The greater is the newer, on every node: hence the order of the fields.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Said {
-    /// Its status.
-    pub status: Status,
+    /// Rises with every change of this client: microseconds since 1970, or one more than before where that is more. So
+    /// it is newer than what another node still knows where this one has forgotten the client.
+    pub version: u64,
     /// Since when.
     pub since: Timestamp,
-    /// Rises with every change of this client.
-    pub version: u64,
+    /// Its status.
+    pub status: Status,
+}
+
+impl Said {
+    /// Said now, after that.
+    fn now(status: Status, before: Option<&Said>) -> Arc<Said> {
+        let since = Timestamp::now();
+        let clock = u64::try_from(since.as_microsecond()).unwrap_or_default();
+        let version = clock.max(before.map_or(0, |said| said.version.saturating_add(1)));
+        Arc::new(Said { version, since, status })
+    }
 }
 
 /// The table.
@@ -73,7 +89,7 @@ impl Statuses {
             if full {
                 return Change::Full;
             }
-            let said = Arc::new(Said { status, since: Timestamp::now(), version: 1 });
+            let said = Said::now(status, None);
             table.clients.insert(key, Slot { said: said.clone(), told_at: now, next: None, idle_since: None });
             return Change::Now(said);
         };
@@ -81,12 +97,41 @@ impl Statuses {
         if newest.status == status {
             return Change::Nothing;
         }
-        let said = Arc::new(Said { status, since: Timestamp::now(), version: newest.version + 1 });
+        let said = Said::now(status, Some(newest));
         if slot.next.replace(said).is_some() {
             return Change::Nothing;
         }
         let free_at = slot.told_at + TELL_EVERY;
         if now < free_at { Change::Later(free_at) } else { slot.tell(now).map_or(Change::Nothing, Change::Now) }
+    }
+
+    /// Another node tells what a client has said. What its sessions here are to be told; `None`: they know it, or better.
+    pub fn learn(&self, namespace: Namespace, client: &Arc<str>, said: Said, now: Instant) -> Option<Arc<Said>> {
+        let table = &mut *self.lock();
+        let full = table.clients.len() >= CLIENTS_MAX;
+        let (key, said) = ((namespace, client.clone()), Arc::new(said));
+        if let Some(slot) = table.clients.get_mut(&key) {
+            if slot.said >= said {
+                // Some node may have sessions of it.
+                slot.idle_since = None;
+                return None;
+            }
+            // What waits to be told stays where it is newer still.
+            slot.next.take_if(|next| *next < said);
+            slot.said = said.clone();
+            slot.idle_since = None;
+        } else if said.status != Status::Online && !full {
+            table.clients.insert(key, Slot { said: said.clone(), told_at: now, next: None, idle_since: None });
+        }
+        Some(said)
+    }
+
+    /// What is not like everybody, of clients that have sessions here.
+    fn held(&self) -> Vec<(Namespace, Arc<str>, Arc<Said>)> {
+        let held = |said: &Arc<Said>| Arc::strong_count(said) > 1 && said.status != Status::Online;
+        let table = self.lock();
+        let slots = table.clients.iter().filter(|(_, slot)| held(&slot.said));
+        slots.map(|((namespace, client), slot)| (*namespace, client.clone(), slot.said.clone())).collect()
     }
 
     /// The change that was to be told later.
@@ -156,6 +201,7 @@ impl Slot {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     const HERE: Namespace = Namespace { index: 0 };
@@ -174,7 +220,7 @@ mod tests {
         assert_eq!(statuses.change(HERE, &alice, text("busy"), start), later);
         assert_eq!(statuses.change(HERE, &alice, text("lunch"), start), Change::Nothing);
         let said = statuses.due(HERE, &alice, start + TELL_EVERY);
-        assert_eq!(said.map(|s| (s.status.clone(), s.version)), Some((text("lunch"), 3)));
+        assert_eq!(said.map(|s| s.status.clone()), Some(text("lunch")));
         assert_eq!(statuses.due(HERE, &alice, start + TELL_EVERY), None);
         // What comes to the same in the end is not told.
         let now = start + TELL_EVERY;
@@ -189,9 +235,61 @@ mod tests {
         statuses.change(HERE, &alice, text("away"), start);
         assert!(matches!(statuses.change(HERE, &alice, Status::Invisible, start), Change::Later(_)));
         let seen = statuses.of(HERE, &alice).map(|s| (s.status.clone(), s.version));
-        assert_eq!(seen, Some((Status::Invisible, 2)));
+        assert_eq!(seen.as_ref().map(|(status, _)| status), Some(&Status::Invisible));
         let told = statuses.due(HERE, &alice, start + TELL_EVERY).map(|s| (s.status.clone(), s.version));
         assert_eq!(told, seen);
+    }
+
+    #[test]
+    fn the_newer_wins_whichever_node_it_was_said_to() {
+        let (here, there, alice, start) =
+            (Statuses::default(), Statuses::default(), Arc::from("alice"), Instant::now());
+        let learn = |at: &Statuses, said: &Said| {
+            let said = Said { status: said.status.clone(), ..*said };
+            at.learn(HERE, &alice, said, start).map(|said| said.status.clone())
+        };
+        let Change::Now(away) = here.change(HERE, &alice, text("away"), start) else { panic!() };
+        assert_eq!(learn(&there, &away), Some(text("away")));
+        assert_eq!(learn(&there, &away), None);
+        // What waits here to be told is older than what is said there then, and newer than what was said before.
+        assert!(matches!(here.change(HERE, &alice, text("busy"), start), Change::Later(_)));
+        let between = Said { version: away.version + 1, since: away.since, status: text("between") };
+        assert_eq!(learn(&here, &between), Some(text("between")));
+        let busy = here.due(HERE, &alice, start + TELL_EVERY).unwrap();
+        assert!(busy.status == text("busy") && *busy > between);
+        assert!(matches!(here.change(HERE, &alice, text("lunch"), start + TELL_EVERY), Change::Later(_)));
+        let back = Said { version: busy.version + 1_000_000, since: busy.since, status: Status::Online };
+        assert_eq!(learn(&here, &back), Some(Status::Online));
+        assert_eq!(here.due(HERE, &alice, start + 2 * TELL_EVERY), None);
+        // Of equal counts the later one, and then any, but the same everywhere.
+        let tie = |status| Said { status, ..back };
+        assert_eq!(learn(&here, &tie(text("b"))), Some(text("b")));
+        assert_eq!(learn(&here, &tie(text("a"))), None);
+    }
+
+    /// Whoever has forgotten it must not count from the beginning.
+    #[test]
+    fn what_is_said_anew_is_newer_than_what_was_forgotten() {
+        let (alice, start) = (Arc::from("alice"), Instant::now());
+        let say = |status| match Statuses::default().change(HERE, &alice, status, start) {
+            Change::Now(said) => said,
+            change => panic!("{change:?}"),
+        };
+        let before = say(text("a"));
+        assert!(before < say(text("a")));
+    }
+
+    #[test]
+    fn what_is_learnt_is_bounded_and_needs_no_place_where_it_is_nothing_special() {
+        let (statuses, now) = (Statuses::default(), Instant::now());
+        let said = |status| Said { version: 1, since: Timestamp::UNIX_EPOCH, status };
+        for i in 0..CLIENTS_MAX + 9 {
+            assert!(statuses.learn(HERE, &Arc::from(format!("c{i}")), said(text("away")), now).is_some());
+        }
+        assert_eq!(statuses.len(), CLIENTS_MAX);
+        let statuses = Statuses::default();
+        statuses.learn(HERE, &Arc::from("alice"), said(Status::Online), now);
+        assert_eq!(statuses.len(), 0);
     }
 
     #[test]

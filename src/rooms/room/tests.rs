@@ -27,7 +27,7 @@ fn join_saying(room: &mut Room, client: &str, session: SessionRef, said: Option<
 }
 
 fn said(status: Status, version: u64) -> Arc<Said> {
-    Arc::new(Said { status, since: Timestamp::now(), version })
+    Arc::new(Said { version, since: Timestamp::UNIX_EPOCH, status })
 }
 
 #[test]
