@@ -349,7 +349,7 @@ impl Parts {
         self.health.set_ready();
         self.say_phase();
         banner::print(&self.config, &addresses, program);
-        notifier.ready("serving");
+        notifier.ready(cluster::status(self.nodes.as_ref()));
         self.until_stopped(signals, &mut shards, &notifier).await?;
         tracing::info!(window_s = self.config.server.drain.as_secs_f64(), "stopping");
         notifier.stopping("closing sessions");
@@ -399,7 +399,7 @@ impl Parts {
             }
             notifier.reloading();
             tokio::select! {
-                () = self.reload() => notifier.ready("serving"),
+                () = self.reload() => notifier.ready(cluster::status(self.nodes.as_ref())),
                 () = signals.stop.next() => return Ok(()),
                 () = self.drain.notified() => return Ok(()),
                 died = shards.next_end() => return Err(died),
