@@ -11,7 +11,6 @@ use super::{Address, Client, IpKey, Limiter, lock};
 use crate::config::{Config, Route};
 use aws_lc_rs::digest::{Context, SHA256};
 use std::collections::{HashMap, VecDeque};
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -199,8 +198,8 @@ impl Due {
         };
         let mut name = String::with_capacity(1 + 2 * self.name.len());
         name.push(kind);
-        // Writing into a String does not fail.
-        self.name.iter().for_each(|byte| _ = write!(name, "{byte:02x}"));
+        let digits = self.name.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        name.extend(digits.map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])));
         name
     }
 

@@ -9,6 +9,7 @@ mod chromium;
 mod closing;
 mod cluster_leases;
 mod cluster_nodes;
+mod cluster_rolling;
 mod crowds;
 mod curl;
 mod descriptors;

@@ -1,7 +1,9 @@
 //! `shared_limits`: rates that count over all nodes. These tests start a redis-server.
 use crate::support::nodes::cluster;
+use crate::support::redis::RedisCluster;
 use crate::support::token::good;
 use crate::support::*;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tokio::time::{interval, timeout_at};
@@ -10,12 +12,13 @@ use tokio_tungstenite::tungstenite::Message;
 const SCRIPT: &str = include_str!("../../src/cluster/rates.lua");
 
 /// A node of this name with `/echo`, these limits, and these keys of `[cluster]`.
-async fn node(redis: &Redis, name: &str, limits: &str, keys: &str) -> Gateway {
-    let cluster = cluster(&[&redis.url()], name);
+async fn node(redis: &[String], name: &str, limits: &str, keys: &str) -> Gateway {
+    let redis: Vec<&str> = redis.iter().map(String::as_str).collect();
+    let cluster = cluster(&redis, name);
     Gateway::start(&format!("{PLAIN}{SECRET_AUTH}{ECHO}{ADMIN}[limits]\n{limits}\n{cluster}{keys}\n")).await
 }
 
-async fn two_nodes(redis: &Redis, limits: &str) -> [Gateway; 2] {
+async fn two_nodes(redis: &[String], limits: &str) -> [Gateway; 2] {
     let keys = "shared_limits = true";
     [node(redis, "one", limits, keys).await, node(redis, "two", limits, keys).await]
 }
@@ -79,7 +82,7 @@ async fn a_clients_rate_holds_over_two_nodes() {
     let Some(redis) = Redis::start().await else { return };
     let (rate, burst, seconds) = (50, 10, 6);
     let limits = format!("messages_per_second = {rate}\nmessage_burst = {burst}\non_excess = \"pause\"");
-    let [one, two] = two_nodes(&redis, &limits).await;
+    let [one, two] = two_nodes(&[redis.url()], &limits).await;
     let started = tokio::time::Instant::now();
     let until = started + Duration::from_secs(seconds);
     let (here, there) = tokio::join!(echoes(&one, "alice", until), echoes(&two, "alice", until));
@@ -92,7 +95,7 @@ async fn a_clients_rate_holds_over_two_nodes() {
 #[tokio::test]
 async fn who_was_closed_on_one_node_is_closed_on_the_other() {
     let Some(redis) = Redis::start().await else { return };
-    let [one, two] = two_nodes(&redis, "messages_per_second = 2\nmessage_burst = 60").await;
+    let [one, two] = two_nodes(&[redis.url()], "messages_per_second = 2\nmessage_burst = 60").await;
     exhaust(&one, "alice").await;
     // For itself it would allow 60.
     let sent = sent_until_closed(&two, "alice").await;
@@ -106,9 +109,23 @@ async fn who_was_closed_on_one_node_is_closed_on_the_other() {
 }
 
 #[tokio::test]
+async fn buckets_are_spread_over_the_masters_of_a_redis_cluster() {
+    let Some(redis) = RedisCluster::start().await else { return };
+    let [one, two] = two_nodes(&redis.urls(), "messages_per_second = 2\nmessage_burst = 60").await;
+    let names: Vec<String> = (0..12).map(|n| format!("client-{n}")).collect();
+    join_all(names.iter().map(|name| exhaust(&one, name))).await;
+    let sent = join_all(names.iter().map(|name| sent_until_closed(&two, name))).await;
+    assert!(sent.iter().all(|sent| *sent < 50), "{sent:?}");
+    for master in &redis.nodes {
+        let keys = master.ask(&["KEYS", "*rate/*"]).await;
+        assert_ne!(keys, json!([]));
+    }
+}
+
+#[tokio::test]
 async fn handshakes_of_an_address_count_over_two_nodes() {
     let Some(redis) = Redis::start().await else { return };
-    let [one, two] = two_nodes(&redis, "handshakes_per_second = 30").await;
+    let [one, two] = two_nodes(&[redis.url()], "handshakes_per_second = 30").await;
     assert!(asked_until_refused(&one, Duration::from_millis(1)).await >= 59);
     // What comes back meanwhile is taken there as well.
     let goes_on = async {
@@ -127,8 +144,8 @@ async fn handshakes_of_an_address_count_over_two_nodes() {
 async fn unless_asked_for_each_node_counts_for_itself() {
     let Some(redis) = Redis::start().await else { return };
     let limits = "messages_per_second = 1\nmessage_burst = 20";
-    let one = node(&redis, "one", limits, "shared_limits = true").await;
-    let two = node(&redis, "two", limits, "").await;
+    let one = node(&[redis.url()], "one", limits, "shared_limits = true").await;
+    let two = node(&[redis.url()], "two", limits, "").await;
     exhaust(&one, "alice").await;
     assert!(sent_until_closed(&two, "alice").await >= 20);
 }
@@ -136,7 +153,7 @@ async fn unless_asked_for_each_node_counts_for_itself() {
 #[tokio::test]
 async fn without_redis_the_limits_of_each_node_hold() {
     let Some(mut redis) = Redis::start().await else { return };
-    let [one, two] = two_nodes(&redis, "messages_per_second = 2\nmessage_burst = 60").await;
+    let [one, two] = two_nodes(&[redis.url()], "messages_per_second = 2\nmessage_burst = 60").await;
     redis.stop();
     for node in [&one, &two] {
         eventually(|| async { (node.admin_get("/readyz").await.0 == 503).then_some(()) }).await;
