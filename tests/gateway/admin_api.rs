@@ -24,7 +24,7 @@ async fn raw_call(gateway: &Gateway, method: &str, path: &str, body: &str) -> (H
     (head, body)
 }
 
-async fn call(gateway: &Gateway, method: &str, path: &str, body: Value) -> (u16, Value) {
+pub async fn call(gateway: &Gateway, method: &str, path: &str, body: Value) -> (u16, Value) {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let (head, answer) = raw_call(gateway, method, path, &body).await;
     (head.status, serde_json::from_str(&answer).unwrap_or_else(|e| panic!("{e}: {answer}")))
