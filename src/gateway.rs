@@ -267,7 +267,7 @@ impl Early {
         let load = |listener| load_tls(listener).map(|tls| tls.map(Arc::new)).map_err(|e| e.to_string());
         Ok(Early {
             tls: config.listeners.iter().map(load).collect::<Result<_, _>>()?,
-            limiter: Limiter::new(config.server.max_connections, config.ip_limits),
+            limiter: Limiter::of(&config),
             health: Arc::new(Health::new(config.server.shards, Instant::now())),
             redis: config.cluster.as_ref().map(|cluster| reach(cluster, metrics.clone())).transpose()?,
             metrics,

@@ -20,7 +20,7 @@ pub use mail::Position;
 pub use member::{Auth, Enter, Member, Visitor};
 
 use crate::bans::Bans;
-use crate::cluster::{Nodes, Redis, Script};
+use crate::cluster::{Link, Nodes, Redis, Script};
 use crate::config;
 use crate::config::Namespace;
 use crate::hook::{Asker, Hook};
@@ -28,6 +28,7 @@ use crate::shard::Shard;
 use crate::store::Store;
 use broker::Broker;
 use broker::memory::{Durable, Memory};
+use broker::redis as over_redis;
 use desk::DeskAsk;
 use home::Home;
 use local::Local;
@@ -167,6 +168,13 @@ impl Shared {
         }
     }
 
+    /// Another node tells what a client has said of itself: its sessions here know it from now on.
+    pub fn learns(&self, namespace: Namespace, client: &Arc<str>, said: Said) {
+        if let Some(said) = self.statuses.learn(namespace, client, said, tokio::time::Instant::now()) {
+            self.tell_status(namespace, client, &said);
+        }
+    }
+
     /// Forgets what is of no use any more. Called now and then.
     pub fn sweep(&self) {
         self.statuses.sweep(tokio::time::Instant::now());
@@ -176,9 +184,21 @@ impl Shared {
 impl Rooms {
     /// The rooms of one shard, to be [run](Self::run).
     pub fn new(shared: Shared, shard: Rc<Shard>) -> Rc<Rooms> {
-        let durable = shared.store.as_ref().map(|store| Durable::new(store, shared.namespaces.clone()));
-        let memory = Memory::new(shared.rules.duplicates, durable);
-        Self::with_broker(shared, shard, Box::new(memory))
+        let broker: Box<dyn Broker> = match &shared.cluster {
+            Some(Clustered { config, redis, nodes }) => Box::new(over_redis::Redis::new(over_redis::Parts {
+                link: Link::new(redis, &over_redis::SCRIPTS, Some(shard.index)),
+                live: nodes.live().clone(),
+                prefix: config.prefix.clone(),
+                namespaces: shared.namespaces.clone(),
+                duplicates: shared.rules.duplicates,
+                shard: shard.clone(),
+            })),
+            None => {
+                let durable = shared.store.as_ref().map(|store| Durable::new(store, shared.namespaces.clone()));
+                Box::new(Memory::new(shared.rules.duplicates, durable))
+            }
+        };
+        Self::with_broker(shared, shard, broker)
     }
 
     /// As [`new`](Self::new), with another broker.

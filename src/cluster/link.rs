@@ -66,6 +66,8 @@ pub struct Link {
     /// Of all calls that are not answered.
     bytes: usize,
     calls: u64,
+    /// Why Redis is not reached.
+    fault: Option<String>,
     /// Whose turn it is to be read first.
     turn: usize,
     beat_at: Option<Instant>,
@@ -77,7 +79,8 @@ pub struct Link {
 /// What has happened.
 #[derive(Debug)]
 pub enum Report {
-    /// A call is answered. The answers of calls of one slot come in the order of the calls.
+    /// A call is answered. Calls of one slot are carried out and answered in their order; only while a slot moves from
+    /// one master to another, those over the same keys are, and others may be before them.
     Answered {
         /// What [`Link::call`] was given.
         ticket: u64,
@@ -130,6 +133,7 @@ impl Link {
             reports: VecDeque::new(),
             bytes: 0,
             calls: 0,
+            fault: None,
             turn: 0,
             beat_at: None,
             timer: None,
@@ -181,6 +185,11 @@ impl Link {
     /// Whether the master of this slot is reached.
     pub fn reaches(&self, slot: u16) -> bool {
         self.masters.reaches(slot)
+    }
+
+    /// Why a master is not reached, as far as it is known: for people.
+    pub fn fault(&self) -> Option<&str> {
+        self.fault.as_deref()
     }
 
     /// Writes what was gathered since the last time. Called when there is nothing else to do.
@@ -275,9 +284,7 @@ impl Link {
         if sent.again.is_none() || tried > TRIED_FOR {
             return self.answer(&sent, Err(Trouble::Refused(said(error))));
         }
-        let masters = &mut self.masters;
-        let slot = sent.slot;
-        let resting = self.resting.begin(slot, || masters.ready(place).map_or(0, |c| c.on_their_way(slot)));
+        let resting = self.resting.begin(sent.slot, &self.masters);
         resting.calls.insert(sent.number, sent);
     }
 
@@ -287,8 +294,12 @@ impl Link {
         master.state = State::Ready(Box::new(connection));
         self.redis.counters(self.shard).redis_connected();
         let RedisServer { host, port } = &master.server;
-        tracing::info!(target: "wsgate::cluster", shard = self.shard, host = &**host, port, "Redis is reached");
+        match self.shard {
+            None => tracing::info!(target: "wsgate::cluster", %host, port, "Redis is reached"),
+            Some(shard) => tracing::debug!(target: "wsgate::cluster", shard, %host, port, "Redis is reached"),
+        }
         let slots = master.slots.clone();
+        self.fault = None;
         if !slots.0.is_empty() {
             self.reports.push_back(Report::Up(slots));
         }
@@ -317,7 +328,7 @@ impl Link {
                 }
             }
             State::Entering(_) | State::Lost => {
-                tracing::debug!(target: "wsgate::cluster", shard = self.shard, %host, port, %fault, "not entered");
+                self.complain(format!("{host}:{port}: {fault}"));
             }
         }
         self.seek_later();

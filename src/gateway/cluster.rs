@@ -2,7 +2,7 @@
 use super::Early;
 use crate::bans;
 use crate::cluster::nodes::{About, BEAT, LEAVE, Nodes, Standing, Topic};
-use crate::cluster::{NodeId, Script};
+use crate::cluster::{NodeId, Script, rates};
 use crate::health::{Health, Phase, STALE_AFTER};
 use crate::metrics::{ClusterLevels, Metrics};
 use crate::notify::Notifier;
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 /// Those of all calls of the main thread.
 static SCRIPTS: &[&Script] = {
     let ([put, lift, restore, purge], [say, read]) = (bans::SCRIPTS, rooms::STATUS_SCRIPTS);
-    &[&BEAT, &LEAVE, put, lift, restore, purge, say, read]
+    &[&BEAT, &LEAVE, put, lift, restore, purge, say, read, &rates::SETTLE]
 };
 /// Time for the last words to Redis.
 pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -45,6 +45,9 @@ impl Early {
             }
         };
         nodes.handle(Topic::Drain, Box::new(stops));
+        if cluster.shared_limits {
+            serving.spawn(rates::settle(nodes.clone(), self.limiter.clone(), cluster.prefix.clone()));
+        }
         Ok(Some(nodes))
     }
 }

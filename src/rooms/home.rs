@@ -1,6 +1,8 @@
 //! The rooms whose home is this shard: requests come in, answers and deliveries go out.
 mod desk;
+mod elsewhere;
 mod joining;
+mod presence;
 mod pushes;
 mod reading;
 mod receipts;
@@ -16,6 +18,7 @@ use super::schedule::Schedule;
 use crate::close::Code;
 use crate::config::Rules;
 use crate::shard::Shard;
+use elsewhere::Elsewhere;
 use reading::Reading;
 use receipts::Receipts;
 use std::collections::hash_map::Entry;
@@ -42,6 +45,8 @@ pub(super) struct Home {
     receipts: Receipts,
     /// What holds for messages to everyone.
     everyone: Arc<Rules>,
+    /// What other nodes hold, as far as that is not dealt with.
+    elsewhere: Elsewhere,
 }
 
 /// A publish that the broker has yet to answer.
@@ -75,6 +80,7 @@ impl Home {
             opened: VecDeque::new(),
             receipts: Receipts::default(),
             everyone: Arc::new(everyone),
+            elsewhere: Elsewhere::new(shared.cluster.as_ref().map(|cluster| cluster.nodes.live().clone())),
             shared,
             shard,
             rooms: HashMap::new(),
@@ -107,7 +113,8 @@ impl Home {
     #[cfg(test)]
     pub(super) fn is_idle(&self) -> bool {
         let idle = |room: &Room| room.waiting.is_empty() && room.joining.is_empty() && room.asked_by_servers == 0;
-        self.publishing.is_empty() && self.reading.is_empty() && self.rooms.values().all(idle)
+        let idle = self.rooms.values().all(idle) && !self.elsewhere.is_waited_for();
+        idle && self.publishing.is_empty() && self.reading.is_empty()
     }
 
     fn number(&mut self) -> u64 {
@@ -151,6 +158,11 @@ impl Home {
 
     /// Takes the broker's next event, or something that waited for a room which is open now.
     pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // Before anything that the broker tells after it.
+        if self.elsewhere.is_waited_for() {
+            self.work_elsewhere();
+            return Poll::Ready(());
+        }
         if let Some(key) = self.opened.pop_front() {
             self.serve_waiting(key);
             return Poll::Ready(());
@@ -214,11 +226,11 @@ impl Home {
             }
             Event::Delivered { room, message } => self.deliver_message(&room, message),
             Event::Read { ticket, messages, oldest } => self.was_read(ticket, messages, oldest),
-            Event::Unread { ticket: _ }
-            | Event::Lost { .. }
-            | Event::Others { .. }
-            | Event::Gone { .. }
-            | Event::Told { .. } => (),
+            Event::Unread { ticket } => self.was_not_read(ticket),
+            Event::Lost { room, position } => self.lost_its_place(&room, position),
+            Event::Others { room, clients, whole } => self.others(room, clients, whole),
+            Event::Gone { node } => self.gone(node),
+            Event::Told { room, telling } => self.told(&room, telling),
         }
     }
 

@@ -1,14 +1,20 @@
-//! A room, as its home holds it: who is in it, on which shards, and where its order stands.
+//! A room, as its home holds it: who is in it, on which shards and on which other nodes, and where its order stands.
+mod client;
+mod elsewhere;
+
+pub use client::{Member, Seat};
+
 use super::broker::Message;
 use super::desk::DeskAsk;
 use super::mail::{Cursor, Position, Request, SessionRef};
 use super::protocol::Status;
 use super::statuses::Said;
 use super::typing::Typing;
+use crate::cluster::NodeId;
 use crate::config::Rules;
 use crate::limits::RoomPermit;
+use client::Client;
 use jiff::Timestamp;
-use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -23,7 +29,7 @@ pub struct Room {
     pub(super) waiting: VecDeque<Waiting>,
     /// Sessions whose joins wait for the broker, with what they asked after that.
     pub joining: HashMap<SessionRef, (Request, Vec<Request>)>,
-    /// The application was told that somebody is in it.
+    /// The application was told that somebody is in it, by whatever node.
     pub occupied: bool,
     /// Members that recover on a shard which is behind: what they asked waits until it has caught up.
     pub held: Vec<(SessionRef, Arc<str>, Cursor)>,
@@ -39,8 +45,12 @@ pub struct Room {
     shards: Vec<Presence>,
     /// Sessions that take compressed frames.
     deflating: usize,
-    /// Clients that are invisible, and their sessions.
+    /// Clients that are invisible, and their sessions on all nodes.
     hidden: (usize, usize),
+    /// Sessions on other nodes.
+    elsewhere: usize,
+    /// The other nodes that hold something here, and of how many clients.
+    nodes: BTreeMap<NodeId, usize>,
 }
 
 /// What waits until a room is open.
@@ -64,21 +74,6 @@ struct Behind {
     loss: u64,
     /// Its members are told that they have lost their place: they need nothing more.
     for_good: bool,
-}
-
-struct Client {
-    sessions: SmallVec<[Seat; 1]>,
-    since: Timestamp,
-    said: Option<Arc<Said>>,
-    _permit: RoomPermit,
-}
-
-/// A session in the room.
-pub struct Seat {
-    session: SessionRef,
-    deflate: bool,
-    /// It recovers: names this, so that what was asked before it joined anew is known.
-    pub recovers: Option<u64>,
 }
 
 /// A session that joins.
@@ -109,17 +104,24 @@ pub enum Change {
     Nothing,
 }
 
-/// One line of the list of members.
-#[derive(Debug, Clone)]
-pub struct Member {
-    /// The client.
-    pub client: Arc<str>,
-    /// When its first session came.
-    pub since: Timestamp,
-    /// What it has said of itself, or that it is online.
-    pub status: Status,
-    /// Since when that holds here.
-    pub status_since: Timestamp,
+/// How others see a client before and after something: as what it is shown ("offline" where it is invisible); `None`:
+/// it is not in the room.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Before.
+    pub before: Option<Status>,
+    /// From now on.
+    pub after: Option<Status>,
+}
+
+impl Shown {
+    /// What it meant that a session came, or went.
+    fn change(&self) -> Change {
+        match (&self.before, &self.after) {
+            (None, Some(status)) | (Some(status), None) => Change::Client { visible: *status != Status::Offline },
+            (None, None) | (Some(_), Some(_)) => Change::Session,
+        }
+    }
 }
 
 impl Room {
@@ -140,10 +142,12 @@ impl Room {
             shards: vec![Presence::default(); shards],
             deflating: 0,
             hidden: (0, 0),
+            elsewhere: 0,
+            nodes: BTreeMap::new(),
         }
     }
 
-    /// Clients in the room.
+    /// Clients in the room, on whatever node.
     pub fn count(&self) -> usize {
         self.clients.len()
     }
@@ -154,20 +158,25 @@ impl Room {
         self.clients.len() - self.hidden.0 + itself
     }
 
-    /// Sessions in the room.
+    /// Sessions in the room, on all nodes.
     pub fn sessions(&self) -> usize {
-        self.shards.iter().map(|s| s.sessions as usize).sum()
+        self.shards.iter().map(|s| s.sessions as usize).sum::<usize>() + self.elsewhere
     }
 
     /// Sessions in the room of clients that this one sees.
     pub fn sessions_for(&self, client: &str) -> usize {
-        let own = self.clients.get(client).filter(|c| c.is_hidden()).map_or(0, |c| c.sessions.len());
+        let own = self.clients.get(client).filter(|c| c.is_hidden()).map_or(0, Client::sessions);
         self.sessions() - self.hidden.1 + own
     }
 
-    /// Whether the room is of no use to anybody now.
+    /// Whether anybody is in the room on this node.
+    pub fn has_members_here(&self) -> bool {
+        self.shards.iter().any(|s| s.sessions > 0)
+    }
+
+    /// Whether the room is of no use to anybody here now.
     pub fn is_unused(&self) -> bool {
-        self.clients.is_empty()
+        !self.has_members_here()
             && self.position.is_some()
             && self.waiting.is_empty()
             && self.joining.is_empty()
@@ -179,7 +188,7 @@ impl Room {
         self.position.is_none() || !self.waiting.is_empty()
     }
 
-    /// Lets out everybody.
+    /// Lets out everybody who is here.
     pub fn leave_all(&mut self) -> Vec<(SessionRef, Change)> {
         let sessions = |(name, c): (&Arc<str>, &Client)| c.sessions.iter().map(|s| (name.clone(), s.session)).collect();
         let sessions: Vec<Vec<(Arc<str>, SessionRef)>> = self.clients.iter().map(sessions).collect();
@@ -187,7 +196,7 @@ impl Room {
         sessions.into_iter().flatten().map(leave).collect()
     }
 
-    /// Whether the client has a session here.
+    /// Whether the client is in the room, on whatever node.
     pub fn has_client(&self, client: &str) -> bool {
         self.clients.contains_key(client)
     }
@@ -202,7 +211,7 @@ impl Room {
         self.clients.get_mut(client)?.sessions.iter_mut().find(|s| s.session == session)
     }
 
-    /// Whether a client that is here is invisible.
+    /// Whether a client that is in the room is invisible.
     pub fn is_hidden(&self, client: &str) -> bool {
         self.clients.get(client).is_some_and(Client::is_hidden)
     }
@@ -215,7 +224,7 @@ impl Room {
         }
     }
 
-    /// What others are shown of a client that is here.
+    /// What others are shown of a client that is in the room.
     pub fn shown(&self, client: &str) -> Option<Status> {
         self.clients.get(client).map(Client::shown)
     }
@@ -225,49 +234,64 @@ impl Room {
         self.deflating > 0
     }
 
-    /// Takes a session in. `permit` is called for its client's first one; none: it is in too many rooms.
+    /// Takes a session in. `permit` is called for its client's first one here; none: it is in too many rooms.
     pub fn join(&mut self, new: Newcomer<'_>, permit: impl FnOnce() -> Option<RoomPermit>) -> Option<Change> {
         let Newcomer { client, session, deflate, said, recovers } = new;
         if let Some(seat) = self.seat(client, session) {
             seat.recovers = recovers;
             return Some(Change::Nothing);
         }
-        let known = self.clients.contains_key(client);
-        if !known {
-            let new = Client { sessions: SmallVec::new(), since: Timestamp::now(), said: None, _permit: permit()? };
-            self.clients.insert(client.clone(), new);
-        }
-        // Where it has other sessions here, the others in the room are to be told: see `say`.
-        if let Some(said) = said.filter(|_| !known) {
-            self.say(client, said);
-        }
-        let entry = self.clients.get_mut(client)?;
-        entry.sessions.push(Seat { session, deflate, recovers });
-        let hidden = entry.is_hidden();
-        self.hidden.1 += usize::from(hidden);
+        let known = self.clients.get(client);
+        let first_here = if known.is_some_and(Client::is_here) { None } else { Some(permit()?) };
+        // Where it is in the room already, the others are to be told: see `say`.
+        let said = said.filter(|_| known.is_none());
+        self.clients.entry(client.clone()).or_default();
+        let shown = self.change(client, |entry| {
+            if first_here.is_some() {
+                (entry.permit, entry.since) = (first_here, Timestamp::now());
+            }
+            if said.is_some() {
+                entry.said = said;
+            }
+            entry.sessions.push(Seat { session, deflate, recovers });
+        });
         self.deflating += usize::from(deflate);
         self.shards[usize::from(session.shard)].sessions += 1;
-        Some(if known { Change::Session } else { Change::Client { visible: !hidden } })
+        Some(shown.change())
     }
 
     /// Lets a session out.
     pub fn leave(&mut self, client: &str, session: SessionRef) -> Change {
-        let Some(entry) = self.clients.get_mut(client) else { return Change::Nothing };
+        let Some(entry) = self.clients.get(client) else { return Change::Nothing };
         let Some(place) = entry.sessions.iter().position(|s| s.session == session) else { return Change::Nothing };
-        let seat = entry.sessions.swap_remove(place);
-        let (hidden, last) = (entry.is_hidden(), entry.sessions.is_empty());
-        self.hidden.1 -= usize::from(hidden);
-        self.deflating -= usize::from(seat.deflate);
+        self.deflating -= usize::from(entry.sessions[place].deflate);
         self.shards[usize::from(session.shard)].sessions -= 1;
-        if !last {
-            return Change::Session;
-        }
-        self.hidden.0 -= usize::from(hidden);
-        self.clients.remove(client);
-        Change::Client { visible: !hidden }
+        let shown = self.change(client, |entry| {
+            entry.sessions.swap_remove(place);
+            if entry.sessions.is_empty() {
+                entry.permit = None;
+            }
+        });
+        shown.change()
     }
 
-    /// The sessions of a client.
+    /// Changes what is known of a client, and forgets it where that is nothing.
+    fn change(&mut self, client: &str, change: impl FnOnce(&mut Client)) -> Shown {
+        let Some(entry) = self.clients.get_mut(client) else { return Shown::default() };
+        let shown = |entry: &Client| (!entry.is_nowhere()).then(|| entry.shown());
+        let hidden = |entry: &Client| if entry.is_hidden() { (1, entry.sessions()) } else { (0, 0) };
+        let (before, was_hidden, were_elsewhere) = (shown(entry), hidden(entry), entry.sessions_elsewhere());
+        change(entry);
+        let (after, hidden) = (shown(entry), if entry.is_nowhere() { (0, 0) } else { hidden(entry) });
+        self.hidden = (self.hidden.0 + hidden.0 - was_hidden.0, self.hidden.1 + hidden.1 - was_hidden.1);
+        self.elsewhere = self.elsewhere + entry.sessions_elsewhere() - were_elsewhere;
+        if entry.is_nowhere() {
+            self.clients.remove(client);
+        }
+        Shown { before, after }
+    }
+
+    /// The sessions of a client here.
     pub fn sessions_of(&self, client: &str) -> Vec<SessionRef> {
         self.clients.get(client).map_or_else(Vec::new, |c| c.sessions.iter().map(|s| s.session).collect())
     }
@@ -276,7 +300,7 @@ impl Room {
     pub fn leave_shard(&mut self, shard: u16) -> Vec<(Arc<str>, Change)> {
         let here = |c: &Client| c.sessions.iter().filter(|s| s.session.shard == shard).map(|s| s.session).collect();
         let sessions: Vec<(Arc<str>, Vec<SessionRef>)> =
-            self.clients.iter().map(|(client, c)| (client.clone(), here(c))).collect();
+            self.clients.iter().filter(|(_, c)| c.is_here()).map(|(client, c)| (client.clone(), here(c))).collect();
         let mut changes = Vec::new();
         for (client, sessions) in sessions {
             for session in sessions {
@@ -287,22 +311,11 @@ impl Room {
         changes
     }
 
-    /// A client has said something of itself: how it was shown to others before, and is from now on. `None` where that
-    /// is the same.
-    pub fn say(&mut self, client: &str, said: Arc<Said>) -> Option<(Status, Status)> {
-        let entry = self.clients.get_mut(client)?;
-        if entry.said.as_ref().is_some_and(|known| *known >= said) {
-            return None;
-        }
-        let (was_hidden, before) = (entry.is_hidden(), entry.shown());
-        entry.said = Some(said);
-        let (hidden, after, sessions) = (entry.is_hidden(), entry.shown(), entry.sessions.len());
-        match (was_hidden, hidden) {
-            (false, true) => self.hidden = (self.hidden.0 + 1, self.hidden.1 + sessions),
-            (true, false) => self.hidden = (self.hidden.0 - 1, self.hidden.1 - sessions),
-            _ => (),
-        }
-        (before != after).then_some((before, after))
+    /// A client that is here has said something of itself. `None`: that is known, or older than what is.
+    pub fn say(&mut self, client: &str, said: Arc<Said>) -> Option<Shown> {
+        let entry = self.clients.get(client).filter(|entry| entry.is_here())?;
+        let news = entry.said.as_ref() < Some(&said);
+        news.then(|| self.change(client, |entry| entry.said = Some(said)))
     }
 
     /// Remembers how far a client has read. False where it had read as far before.
@@ -354,37 +367,10 @@ impl Room {
         (page.collect(), rest.next().is_some())
     }
 
-    /// Those of these clients that are here, as `viewer` sees them.
+    /// Those of these clients that are in the room, as `viewer` sees them.
     pub fn those_of(&self, clients: &[Box<str>], viewer: &str) -> Vec<Member> {
-        let here = clients.iter().filter_map(|client| self.clients.get_key_value(&**client));
-        here.filter(|(name, c)| c.is_seen_by(name, Some(viewer))).map(|(name, c)| c.line(name)).collect()
-    }
-}
-
-impl Client {
-    fn is_hidden(&self) -> bool {
-        self.said.as_ref().is_some_and(|said| said.status == Status::Invisible)
-    }
-
-    fn is_seen_by(&self, name: &str, viewer: Option<&str>) -> bool {
-        !self.is_hidden() || viewer.is_none_or(|viewer| viewer == name)
-    }
-
-    fn status(&self) -> Status {
-        self.said.as_ref().map_or(Status::Online, |said| said.status.clone())
-    }
-
-    /// What others are shown.
-    fn shown(&self) -> Status {
-        match self.status() {
-            Status::Invisible => Status::Offline,
-            status => status,
-        }
-    }
-
-    fn line(&self, client: &Arc<str>) -> Member {
-        let status_since = self.said.as_ref().map_or(self.since, |said| said.since.max(self.since));
-        Member { client: client.clone(), since: self.since, status: self.status(), status_since }
+        let known = clients.iter().filter_map(|client| self.clients.get_key_value(&**client));
+        known.filter(|(name, c)| c.is_seen_by(name, Some(viewer))).map(|(name, c)| c.line(name)).collect()
     }
 }
 

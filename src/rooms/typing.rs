@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// A client's start is told at most once in this time.
-const TELL_EVERY: Duration = Duration::from_secs(2);
+pub const TELL_EVERY: Duration = Duration::from_secs(2);
 
 /// The clients that type, or have just stopped.
 #[derive(Default)]
@@ -20,6 +20,8 @@ struct Typist {
     shown: bool,
     /// It types until then; `None`: it has stopped.
     until: Option<Instant>,
+    /// Its last start came from here, and not from another node.
+    from_here: bool,
     /// When it is looked at next: one time is enough, however often it starts and stops.
     look_at: Option<Instant>,
 }
@@ -34,15 +36,15 @@ pub struct Outcome {
 }
 
 impl Typing {
-    /// A client types, for `expiry` from now on.
-    pub fn start(&mut self, client: &Arc<str>, now: Instant, expiry: Duration) -> Outcome {
+    /// A client types, for `expiry` from now on. `from_here`: it said so to this node.
+    pub fn start(&mut self, client: &Arc<str>, now: Instant, expiry: Duration, from_here: bool) -> Outcome {
         let until = now + expiry;
         let Some(typist) = self.clients.get_mut(client) else {
-            let typist = Typist { told_at: now, shown: true, until: Some(until), look_at: Some(until) };
+            let typist = Typist { told_at: now, shown: true, until: Some(until), from_here, look_at: Some(until) };
             self.clients.insert(client.clone(), typist);
             return Outcome { tell: Some(true), look_at: Some(until) };
         };
-        typist.until = Some(until);
+        (typist.until, typist.from_here) = (Some(until), from_here);
         let free_at = typist.told_at + TELL_EVERY;
         if now >= free_at {
             typist.told_at = now;
@@ -51,6 +53,11 @@ impl Typing {
         }
         let look_at = if typist.shown { None } else { typist.look_at(free_at) };
         Outcome { tell: None, look_at }
+    }
+
+    /// Whether the client's last start came from here.
+    pub fn is_from_here(&self, client: &str) -> bool {
+        self.clients.get(client).is_some_and(|typist| typist.from_here)
     }
 
     /// A client has stopped, or has left.
@@ -116,11 +123,11 @@ mod tests {
     #[test]
     fn a_start_is_told_once_in_two_seconds_and_ends_by_itself() {
         let (mut typing, alice, start) = (Typing::default(), Arc::from("alice"), Instant::now());
-        assert_eq!(typing.start(&alice, start, EXPIRY).tell, Some(true));
+        assert_eq!(typing.start(&alice, start, EXPIRY, true).tell, Some(true));
         for ms in [10, 1000, 1999] {
-            assert_eq!(typing.start(&alice, after(start, ms), EXPIRY), Outcome::default());
+            assert_eq!(typing.start(&alice, after(start, ms), EXPIRY, true), Outcome::default());
         }
-        assert_eq!(typing.start(&alice, after(start, 2000), EXPIRY).tell, Some(true));
+        assert_eq!(typing.start(&alice, after(start, 2000), EXPIRY, true).tell, Some(true));
         // It was to be looked at when the first start expired; the last one has moved that.
         let outcome = typing.due(&alice, after(start, 5000));
         assert_eq!(outcome, Outcome { tell: None, look_at: Some(after(start, 7000)) });
@@ -138,7 +145,7 @@ mod tests {
         for ms in (0..60_000).step_by(10) {
             let now = after(start, ms);
             let mut outcomes =
-                vec![if ms % 20 == 0 { typing.start(&alice, now, EXPIRY) } else { typing.stop("alice") }];
+                vec![if ms % 20 == 0 { typing.start(&alice, now, EXPIRY, true) } else { typing.stop("alice") }];
             while due.first().is_some_and(|at| *at <= now) {
                 due.pop_first();
                 outcomes.push(typing.due(&alice, now));
@@ -157,10 +164,10 @@ mod tests {
     #[test]
     fn starting_anew_at_once_is_told_when_the_time_has_come() {
         let (mut typing, alice, start) = (Typing::default(), Arc::from("alice"), Instant::now());
-        typing.start(&alice, start, EXPIRY);
+        typing.start(&alice, start, EXPIRY, true);
         assert_eq!(typing.stop("alice").tell, Some(false));
         assert_eq!(typing.stop("alice").tell, None);
-        let again = typing.start(&alice, after(start, 500), EXPIRY);
+        let again = typing.start(&alice, after(start, 500), EXPIRY, true);
         // The stop has set that time.
         assert_eq!(again, Outcome::default());
         let due = typing.due(&alice, after(start, 2000));

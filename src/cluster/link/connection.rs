@@ -215,9 +215,12 @@ impl Connection {
         Ok(())
     }
 
-    /// How many calls of this slot are on their way.
-    pub fn on_their_way(&self, slot: u16) -> usize {
-        self.awaited.iter().filter(|awaited| matches!(awaited, Awaited::Call(sent) if sent.slot == slot)).count()
+    /// The slot of each call that is on its way.
+    pub fn slots_called(&self) -> impl Iterator<Item = u16> {
+        self.awaited.iter().filter_map(|awaited| match awaited {
+            Awaited::Call(sent) => Some(sent.slot),
+            Awaited::Subscribed(_) | Awaited::Unsubscribed(_) | Awaited::Pong => None,
+        })
     }
 
     /// Whether nothing is awaited.

@@ -5,6 +5,7 @@ use super::seek::Found;
 use crate::cluster::slots::{SLOTS, Slots};
 use crate::config::RedisServer;
 use slab::Slab;
+use std::collections::BTreeSet;
 use std::pin::Pin;
 
 /// Connecting to a master.
@@ -58,11 +59,6 @@ impl Masters {
     /// The connection to a slot's master.
     pub fn connection(&mut self, slot: u16) -> Option<&mut Connection> {
         let place = self.owner(slot)?;
-        self.ready(place)
-    }
-
-    /// The connection to a master.
-    pub fn ready(&mut self, place: usize) -> Option<&mut Connection> {
         match &mut self.all.get_mut(place)?.state {
             State::Ready(connection) => Some(connection),
             State::Entering(_) | State::Lost => None,
@@ -73,6 +69,28 @@ impl Masters {
     pub fn reaches(&self, slot: u16) -> bool {
         let master = self.owner(slot).and_then(|place| self.all.get(place));
         master.is_some_and(|master| matches!(master.state, State::Ready(_)))
+    }
+
+    /// How many calls of a slot are on their way, to whichever master.
+    pub fn on_their_way(&self, slot: u16) -> usize {
+        self.connections()
+            .map(|(_, connection)| connection.slots_called().filter(|called| *called == slot).count())
+            .sum()
+    }
+
+    /// Slots of calls that are on their way to another master than the one of now.
+    pub fn astray(&self) -> BTreeSet<u16> {
+        let called = self.connections().flat_map(|(place, connection)| {
+            connection.slots_called().filter(move |slot| self.owner(*slot) != Some(place))
+        });
+        called.collect()
+    }
+
+    fn connections(&self) -> impl Iterator<Item = (usize, &Connection)> {
+        self.all.iter().filter_map(|(place, master)| match &master.state {
+            State::Ready(connection) => Some((place, &**connection)),
+            State::Entering(_) | State::Lost => None,
+        })
     }
 
     pub fn get_mut(&mut self, place: usize) -> Option<&mut Master> {

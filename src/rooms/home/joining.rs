@@ -1,12 +1,8 @@
-//! Who comes into a room and who goes, and what the others see of it.
+//! Who comes into a room and who goes, on this node.
 use super::{BUSY, Code, Home, Join, Refused};
-use crate::config::HookEvent;
 use crate::rooms::broker::Batch;
-use crate::rooms::crowd::CROWD;
-use crate::rooms::mail::{Answer, Ask, Cursor, Except, Feed, Joined, Mail, Request, RoomKey, SessionRef, Ticket};
-use crate::rooms::protocol::{Status, push};
-use crate::rooms::room::{Change, Newcomer, Room};
-use crate::rooms::statuses::Said;
+use crate::rooms::mail::{Answer, Ask, Cursor, Feed, Joined, Mail, Request, RoomKey, SessionRef, Ticket};
+use crate::rooms::room::{Change, Newcomer};
 use std::sync::Arc;
 
 impl Home {
@@ -38,6 +34,16 @@ impl Home {
         self.shut_if_unused(key);
     }
 
+    /// The broker cannot say that now: it may ask again.
+    pub(super) fn cannot_join(&mut self, key: &RoomKey, from: SessionRef) {
+        let Some((request, after)) = self.rooms.get_mut(key).and_then(|r| r.joining.remove(&from)) else { return };
+        self.refuse(&request, BUSY.0, BUSY.1);
+        for request in after {
+            self.request(request);
+        }
+        self.shut_if_unused(key);
+    }
+
     /// `kept`: what it has missed can be had.
     fn joins(&mut self, request: Request, kept: bool) {
         let Request { room: key, from, client, ticket, ask: Ask::Join(join) } = request else { return };
@@ -50,13 +56,14 @@ impl Home {
             Ok((change, joined)) => {
                 if change != Change::Nothing {
                     self.shard.metrics().member_joined();
+                    self.holds(&key, &client);
                 }
                 // Before the others are told: where that cannot be delivered the members on that shard lose their
                 // place, and this one is among them.
                 self.answer(from, ticket, Answer::Joined(Box::new(joined)));
                 match (change, join.said) {
-                    (Change::Client { visible }, _) => self.came(&key, &client, visible),
-                    // The client's other sessions here may end before they have told it.
+                    (Change::Client { .. }, _) => self.came(&key, &client),
+                    // The client's other sessions may end before they have told it.
                     (Change::Session | Change::Nothing, Some(said)) => self.status(&key, &client, said),
                     (Change::Session | Change::Nothing, None) => (),
                 }
@@ -84,11 +91,13 @@ impl Home {
         if !room.has_client(client) && room.count() >= room.rules.max_members {
             return Err((Code::RoomFull, "the room is full"));
         }
+        let since = join.since.as_ref();
+        // Its place may have been lost while it waited.
+        let recovers = recovers.filter(|_| since.is_some_and(|since| since.epoch == position.epoch));
         let new = Newcomer { client, session, deflate: join.deflate, said: join.said.clone(), recovers };
         let change =
             room.join(new, || join.rooms.enter(max_rooms)).ok_or((Code::RoomFull, "you are in too many rooms"))?;
         let conflated = room.rules.latest_only.is_some();
-        let since = join.since.as_ref();
         let joined = Joined {
             room: key.clone(),
             count: room.count_for(client),
@@ -117,13 +126,16 @@ impl Home {
     }
 
     /// A session is a member no more. What it asked while its shard was behind is answered: it may recover other rooms.
-    fn lets_out(&mut self, key: &RoomKey, session: SessionRef, client: &str) -> Change {
+    fn lets_out(&mut self, key: &RoomKey, session: SessionRef, client: &Arc<str>) -> Change {
         let Some(room) = self.rooms.get_mut(key) else { return Change::Nothing };
         let change = room.leave(client, session);
         let held = room.held.len();
         room.held.retain(|(from, ..)| *from != session);
         if room.held.len() < held {
             self.feed(session, key, Feed::Stale);
+        }
+        if change != Change::Nothing {
+            self.holds(key, client);
         }
         change
     }
@@ -157,79 +169,10 @@ impl Home {
         // A room that emptied meanwhile, and came to be anew, has lost nothing.
         let Some(room) = self.rooms.get_mut(key).filter(|room| room.behind(shard) == Some(loss)) else { return };
         for (client, change) in room.leave_shard(shard) {
+            self.holds(key, &client);
             self.went(key, &client, change);
         }
         self.release(key, shard);
         self.shut_if_unused(key);
-    }
-
-    fn came(&mut self, key: &RoomKey, client: &Arc<str>, visible: bool) {
-        if self.rooms.get_mut(key).is_some_and(|room| !std::mem::replace(&mut room.occupied, true)) {
-            self.tell(HookEvent::Occupied, key, None);
-        }
-        self.tell(HookEvent::Joined, key, Some(client));
-        if visible {
-            self.presence(key, client, &Status::Online);
-            // Those who are there would take it for online until it says something else.
-            let room = self.rooms.get(key).filter(|room| room.count() <= CROWD);
-            if let Some(status @ Status::Text(_)) = room.and_then(|room| room.shown(client)) {
-                self.presence(key, client, &status);
-            }
-        }
-    }
-
-    /// A session is a member no more, and that was its last one or not.
-    pub(super) fn went(&mut self, key: &RoomKey, client: &Arc<str>, change: Change) {
-        if change != Change::Nothing {
-            self.shard.metrics().members_left(1);
-        }
-        if let Change::Client { visible } = change {
-            self.stops_typing(key, client, visible);
-            if visible {
-                self.presence(key, client, &Status::Offline);
-            }
-            self.tell(HookEvent::Left, key, Some(client));
-        }
-    }
-
-    /// Tells the application once that nobody is in the room any more.
-    pub(super) fn tell_vacated(&mut self, key: &RoomKey) {
-        let room = self.rooms.get_mut(key).filter(|room| room.count() == 0);
-        if room.is_some_and(|room| std::mem::take(&mut room.occupied)) {
-            self.tell(HookEvent::Vacated, key, None);
-        }
-    }
-
-    /// Tells the application, where it wants to know.
-    fn tell(&self, event: HookEvent, key: &RoomKey, client: Option<&Arc<str>>) {
-        if let Some(hook) = self.shared.hook.as_ref().filter(|hook| hook.tells(event)) {
-            hook.tell(event, self.shared.namespace(key.namespace), &key.name, client.map(|c| &**c));
-        }
-    }
-
-    /// A client has changed its status.
-    pub(super) fn status(&mut self, key: &RoomKey, client: &Arc<str>, said: Arc<Said>) {
-        let Some((before, after)) = self.rooms.get_mut(key).and_then(|room| room.say(client, said)) else { return };
-        let crowded = self.rooms.get(key).is_some_and(|room| room.count() > CROWD);
-        if after == Status::Offline {
-            self.stops_typing(key, client, true);
-        }
-        // In a crowd only who comes and goes is counted.
-        if !crowded || before == Status::Offline || after == Status::Offline {
-            self.presence(key, client, &after);
-        }
-    }
-
-    /// Tells the others of a client's status, or counts it where the room is crowded.
-    fn presence(&mut self, key: &RoomKey, client: &Arc<str>, status: &Status) {
-        if !self.shared.rules.presence {
-            return;
-        }
-        if self.rooms.get(key).map_or(0, Room::count) > CROWD {
-            self.crowds.note(key, status);
-        } else {
-            let text = push::presence(&key.name, client, status);
-            self.push(key, &text, Except::Client(client.clone()));
-        }
     }
 }

@@ -1,9 +1,10 @@
 //! What a room tells its members: messages at their places, and what has none.
 use super::{Due, Home};
 use crate::close::Code;
-use crate::rooms::broker::Message;
+use crate::rooms::broker::{Message, Telling};
 use crate::rooms::mail::{Answer, Except, Frame, Kind, Mail, RoomKey, SessionRef, Ticket};
 use crate::rooms::protocol::push;
+use crate::rooms::typing::Outcome;
 use crate::ws::frame::{Opcode, frame};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -95,14 +96,29 @@ impl Home {
         if room.is_hidden(client) {
             return;
         }
-        let outcome = if start { room.typing.start(client, Instant::now(), expiry) } else { room.typing.stop(client) };
-        self.tell_typing(key, client, outcome, true);
+        let now = Instant::now();
+        let outcome = if start { room.typing.start(client, now, expiry, true) } else { room.typing.stop(client) };
+        self.tell_typing_to_all(key, client, outcome);
     }
 
     pub(super) fn typing_due(&mut self, key: &RoomKey, client: &Arc<str>) {
         let Some(room) = self.rooms.get_mut(key) else { return };
+        // What another node has told of, it tells all.
+        let from_here = room.typing.is_from_here(client);
         let outcome = room.typing.due(client, Instant::now());
+        if from_here {
+            self.tell_typing_to_all(key, client, outcome);
+        } else {
+            self.tell_typing(key, client, outcome, true);
+        }
+    }
+
+    fn tell_typing_to_all(&mut self, key: &RoomKey, client: &Arc<str>, outcome: Outcome) {
+        let start = outcome.tell;
         self.tell_typing(key, client, outcome, true);
+        if let Some(start) = start {
+            self.tell_nodes(key, Telling::Typing { client: client.clone(), start });
+        }
     }
 
     /// It has left, or has become invisible.
@@ -112,7 +128,8 @@ impl Home {
         self.tell_typing(key, client, outcome, visible);
     }
 
-    fn tell_typing(&mut self, key: &RoomKey, client: &Arc<str>, outcome: crate::rooms::typing::Outcome, visible: bool) {
+    /// Tells the members here.
+    pub(super) fn tell_typing(&mut self, key: &RoomKey, client: &Arc<str>, outcome: Outcome, visible: bool) {
         if let Some(at) = outcome.look_at {
             self.schedule.enter(at, Due::Typing(key.clone(), client.clone()));
         }
@@ -129,6 +146,7 @@ impl Home {
         }
         if room.read_up_to(&client, offset) && !room.is_hidden(&client) {
             self.push(&key, &push::read_receipt(&key.name, &client, offset), Except::Session(from));
+            self.tell_nodes(&key, Telling::Receipt { client, offset });
         }
         self.answer(from, ticket, Answer::Done);
     }

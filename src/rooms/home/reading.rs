@@ -1,5 +1,5 @@
 //! What a home asks the broker to read again: for members that recover, shards that catch up, and servers.
-use super::Home;
+use super::{BUSY, Home};
 use crate::rooms::broker::{Batch, Message};
 use crate::rooms::desk::{HistoryView, Refusal, Reply};
 use crate::rooms::mail::{Cursor, Feed, Frame, Kind, Mail, RoomKey, SessionRef};
@@ -112,6 +112,23 @@ impl Home {
         }
     }
 
+    /// Whether it is kept is not known: who was to be sent it cannot be told that nothing is missing.
+    pub(super) fn was_not_read(&mut self, ticket: u64) {
+        match self.reading.remove(&ticket) {
+            None => (),
+            Some(Reading::Join { room, from }) => self.cannot_join(&room, from),
+            Some(Reading::Feed { room, from, client, number, after }) => {
+                self.fed(&room, from, &client, (number, after), None);
+            }
+            Some(Reading::CatchUp { room, shard, loss }) => self.caught_up(&room, shard, loss, None),
+            Some(Reading::History { room, reply, .. }) => {
+                let (code, message) = BUSY;
+                let _ = reply.send(Err(Refusal { code, message }));
+                self.server_was_answered(&room);
+            }
+        }
+    }
+
     pub(super) fn read_history(&mut self, room: &RoomKey, after: u64, reading: Reading) {
         let Reading::History { asked, .. } = &reading else { return };
         let batch = Batch { messages: asked.limit, bytes: usize::MAX };
@@ -139,6 +156,7 @@ impl Home {
         }
         let Some(messages) = messages else {
             let change = room.leave(client, from);
+            self.holds(key, client);
             self.feed(from, key, Feed::Overtaken);
             self.went(key, client, change);
             return self.shut_if_unused(key);

@@ -95,7 +95,8 @@ fn who_is_invisible_is_seen_by_itself_alone() {
     let mut room = room(1);
     join(&mut room, "alice", session(0, 1));
     join(&mut room, "bob", session(0, 2));
-    assert_eq!(room.say("alice", said(Status::Invisible, 1)), Some((Status::Online, Status::Offline)));
+    let hides = Shown { before: Some(Status::Online), after: Some(Status::Offline) };
+    assert_eq!(room.say("alice", said(Status::Invisible, 1)), Some(hides));
     assert_eq!((room.count_for("bob"), room.count_for("alice"), room.count()), (1, 2, 2));
     assert_eq!((room.sessions_for("bob"), room.sessions_for("alice")), (1, 2));
     assert_eq!(room.page(9, None, Some("bob")).0.len(), 1);
@@ -105,7 +106,7 @@ fn who_is_invisible_is_seen_by_itself_alone() {
     assert_eq!(join_saying(&mut room, "alice", session(0, 3), None), Some(Change::Session));
     assert_eq!((room.sessions_for("bob"), room.sessions_for("alice")), (1, 3));
     assert_eq!(room.say("alice", said(Status::Online, 1)), None);
-    assert_eq!(room.say("alice", said(Status::Text("away".into()), 2)).unwrap().0, Status::Offline);
+    assert_eq!(room.say("alice", said(Status::Text("away".into()), 2)).unwrap().before, Some(Status::Offline));
     assert_eq!((room.count_for("bob"), room.sessions_for("bob")), (2, 3));
     room.say("alice", said(Status::Invisible, 3));
     room.leave("alice", session(0, 1));
