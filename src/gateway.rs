@@ -347,12 +347,14 @@ impl Parts {
             serving.spawn(cluster::tell_standing(nodes, self.health.clone(), notifier.clone()));
         }
         self.health.set_ready();
+        self.say_phase();
         banner::print(&self.config, &addresses, program);
-        notifier.ready("serving");
+        notifier.ready(cluster::status(self.nodes.as_ref()));
         self.until_stopped(signals, &mut shards, &notifier).await?;
         tracing::info!(window_s = self.config.server.drain.as_secs_f64(), "stopping");
         notifier.stopping("closing sessions");
         self.health.set_draining();
+        self.say_phase();
         self.draining.store(true, Relaxed);
         accepting.abort_all();
         for intake in intakes {
@@ -375,6 +377,12 @@ impl Parts {
         }
     }
 
+    fn say_phase(&self) {
+        if let Some(nodes) = &self.nodes {
+            nodes.about_changed();
+        }
+    }
+
     /// Reloads as often as it is told to.
     async fn until_stopped(
         &self,
@@ -391,7 +399,7 @@ impl Parts {
             }
             notifier.reloading();
             tokio::select! {
-                () = self.reload() => notifier.ready("serving"),
+                () = self.reload() => notifier.ready(cluster::status(self.nodes.as_ref())),
                 () = signals.stop.next() => return Ok(()),
                 () = self.drain.notified() => return Ok(()),
                 died = shards.next_end() => return Err(died),

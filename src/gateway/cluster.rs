@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 /// Those of all calls of the main thread.
 static SCRIPTS: &[&Script] = {
     let ([put, lift, restore, purge], [say, read]) = (bans::SCRIPTS, rooms::STATUS_SCRIPTS);
-    &[&BEAT, &LEAVE, put, lift, restore, purge, say, read, &rates::SETTLE]
+    &[&BEAT, &LEAVE, &rates::SETTLE, put, lift, restore, purge, say, read]
 };
 /// Time for the last words to Redis.
 pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -78,23 +78,27 @@ fn about(metrics: Arc<Metrics>, health: Arc<Health>) -> About {
     })
 }
 
+/// A line for `systemctl status`.
+pub(super) fn status(nodes: Option<&Arc<Nodes>>) -> &'static str {
+    match nodes.map(|nodes| *nodes.standing().borrow()) {
+        None | Some(Standing::Reached) => "serving",
+        Some(Standing::Away) => "serving; Redis is not reached",
+        Some(Standing::Nameless) => "serving; another node has taken this node's name",
+    }
+}
+
 /// Says how this node stands, in the log and to systemd.
 pub(super) async fn tell_standing(nodes: Arc<Nodes>, health: Arc<Health>, notifier: Notifier) {
     let mut standing = nodes.standing();
     while standing.changed().await.is_ok() {
         let now = *standing.borrow_and_update();
-        let text = match now {
-            Standing::Reached => "serving",
-            Standing::Away => "serving; Redis is not reached",
-            Standing::Nameless => "serving; another node has taken this node's name",
-        };
         match now {
             Standing::Reached => tracing::info!("Redis is reached again"),
             Standing::Away => tracing::error!("Redis is not reached: nothing can be published, no room be opened"),
             Standing::Nameless => (),
         }
         if health.phase() == Phase::Ready {
-            notifier.status(text);
+            notifier.status(status(Some(&nodes)));
         }
     }
 }

@@ -10,6 +10,8 @@ mod closing;
 mod cluster_bans;
 mod cluster_desk;
 mod cluster_statuses;
+mod cluster_leases;
+mod cluster_nodes;
 mod crowds;
 mod curl;
 mod descriptors;
