@@ -1,7 +1,7 @@
 //! This node among the others of `[cluster]`.
 use super::Early;
 use crate::cluster::nodes::{About, BEAT, LEAVE, Nodes, Standing, Topic};
-use crate::cluster::{NodeId, Script};
+use crate::cluster::{NodeId, Redis, Script};
 use crate::health::{Health, Phase};
 use crate::metrics::{ClusterLevels, Metrics};
 use crate::notify::Notifier;
@@ -15,6 +15,16 @@ use tokio::task::JoinSet;
 static SCRIPTS: &[&Script] = &[&BEAT, &LEAVE];
 /// Time for the last words to Redis.
 pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for the shards to reach Redis, which the main thread reaches already.
+const SHARDS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Waits until the rooms of every shard reach Redis, so that who comes first is not refused.
+pub(super) async fn shards_reach(redis: Option<&Arc<Redis>>, shards: usize) {
+    let Some(redis) = redis else { return };
+    if tokio::time::timeout(SHARDS_TIMEOUT, redis.reached_by(shards)).await.is_err() {
+        tracing::warn!("not every shard reaches Redis yet");
+    }
+}
 
 impl Early {
     /// Takes this node's place among the others; `None`: this gateway is alone.
