@@ -118,7 +118,7 @@ async fn serve(config: Arc<Config>, path: &Path, program: &str) -> Result<(), St
         () = signals.stop.next() => return Ok(()),
     };
     // After what fails most often: the store is closed again where anything fails, but opening it takes its time.
-    let parts = Parts::new(early, nodes.clone(), path);
+    let parts = Parts::new(early, nodes.clone(), path).await;
     let served = match &parts {
         Ok(parts) => parts.serve(bound, admin, &mut signals, &mut serving, program).await,
         Err(error) => Err(error.clone()),
@@ -155,13 +155,19 @@ struct Lasting {
 }
 
 impl Lasting {
-    fn open(config: &Config) -> Result<Lasting, StoreError> {
+    /// Where there are other nodes, what lasts is in Redis.
+    async fn open(config: &Config, nodes: Option<&Arc<Nodes>>) -> Result<Lasting, String> {
+        if let Some((cluster, nodes)) = config.cluster.as_ref().zip(nodes) {
+            let bans = Bans::of_nodes(nodes.clone(), &cluster.prefix, &config.namespaces).await;
+            return Ok(Lasting { store: None, bans: bans.map_err(|e| format!("cannot read the bans: {e}"))? });
+        }
         let (rooms, folder) = (&config.rooms, config.rooms.store.clone());
         let durable = rooms.rules.durable || rooms.policies.iter().any(|policy| policy.rules.durable);
-        // In a cluster Redis keeps the history.
-        let store = (durable && config.cluster.is_none()).then(|| Store::open(&folder)).transpose()?;
-        let bans = Bans::load(folder, store.clone(), &config.namespaces)?;
-        Ok(Lasting { store, bans })
+        let open = || -> Result<Lasting, StoreError> {
+            let store = durable.then(|| Store::open(&folder)).transpose()?;
+            Ok(Lasting { bans: Bans::load(folder.clone(), store.clone(), &config.namespaces)?, store })
+        };
+        open().map_err(|e| e.to_string())
     }
 }
 
@@ -256,7 +262,7 @@ impl Early {
         let load = |listener| load_tls(listener).map(|tls| tls.map(Arc::new)).map_err(|e| e.to_string());
         Ok(Early {
             tls: config.listeners.iter().map(load).collect::<Result<_, _>>()?,
-            limiter: Limiter::new(config.server.max_connections, config.ip_limits),
+            limiter: Limiter::of(&config),
             health: Arc::new(Health::new(config.server.shards, Instant::now())),
             redis: config.cluster.as_ref().map(|cluster| reach(cluster, metrics.clone())).transpose()?,
             metrics,
@@ -269,9 +275,9 @@ impl Early {
 }
 
 impl Parts {
-    fn new(early: Early, nodes: Option<Arc<Nodes>>, path: &Path) -> Result<Parts, String> {
+    async fn new(early: Early, nodes: Option<Arc<Nodes>>, path: &Path) -> Result<Parts, String> {
         let Early { config, tls, limiter, metrics, health, hook, upstreams, redis, drain } = early;
-        let lasting = Lasting::open(&config).map_err(|e| e.to_string())?;
+        let lasting = Lasting::open(&config, nodes.as_ref()).await?;
         let gate = Gate::new(config.clone(), limiter.clone(), lasting.bans.clone()).map_err(|e| e.to_string())?;
         Ok(Parts {
             gate: Arc::new(gate),
@@ -302,7 +308,14 @@ impl Parts {
     ) -> Result<Served, String> {
         let notifier = Notifier::from_env();
         let (mut shards, intakes, shared) = self.start_shards()?;
-        let admin_state = self.admin_state(Desk::new(shared.clone()));
+        let desk = Desk::new(shared.clone());
+        if let Some(nodes) = &self.nodes {
+            cluster::answer(nodes, desk.clone(), self.health.clone());
+            shared.hear_statuses().await;
+            let (bans, shared) = (self.lasting.bans.clone(), shared.clone());
+            serving.spawn(async move { tokio::join!(bans.follow(), shared.share_statuses()).0 });
+        }
+        let admin_state = self.admin_state(desk);
         let acceptor = Arc::new(Acceptor::new(self.gate.clone(), self.metrics.clone(), intakes.clone()));
         let addresses: Vec<(usize, String)> = bound.iter().map(|b| (b.listener, b.address.clone())).collect();
         cluster::shards_reach(self.redis.as_ref(), self.config.server.shards).await;

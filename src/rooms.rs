@@ -20,7 +20,7 @@ pub use mail::Position;
 pub use member::{Auth, Enter, Member, Visitor};
 
 use crate::bans::Bans;
-use crate::cluster::{Link, Nodes, Redis};
+use crate::cluster::{Link, Nodes, Redis, Script};
 use crate::config;
 use crate::config::Namespace;
 use crate::hook::{Asker, Hook};
@@ -34,7 +34,7 @@ use home::Home;
 use local::Local;
 use mail::{Mail, Post};
 use schedule::Schedule;
-use statuses::{Said, Statuses};
+use statuses::{Said, Sharing, Statuses};
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
@@ -78,6 +78,8 @@ pub struct Shared {
     rules: Arc<config::Rooms>,
     rooms: mail::RoomCount,
     statuses: Statuses,
+    /// Where there are other nodes.
+    sharing: Option<Arc<Sharing>>,
     namespaces: Arc<[Arc<str>]>,
     bans: Arc<Bans>,
     hook: Option<Arc<Hook>>,
@@ -110,6 +112,8 @@ impl Parts {
     }
 }
 
+/// What Redis is asked for statuses.
+pub const STATUS_SCRIPTS: [&Script; 2] = [&statuses::SAY, &statuses::READ];
 /// As long as this, but for tests that must not depend on the clock.
 const SLICE: Duration = Duration::from_millis(1);
 /// Mail taken out of the mailbox at once.
@@ -129,6 +133,7 @@ impl Shared {
                 rules,
                 rooms: mail::RoomCount::default(),
                 statuses: Statuses::default(),
+                sharing: cluster.as_ref().map(|c| Sharing::new(c.nodes.clone(), c.config.prefix.clone())),
                 namespaces,
                 bans,
                 hook,
@@ -150,8 +155,14 @@ impl Shared {
         &self.namespaces[usize::from(namespace.index)]
     }
 
-    /// Every session of a client tells the rooms that it is in.
+    /// Every session of a client tells the rooms that it is in, on all nodes.
     fn tell_status(&self, namespace: Namespace, client: &Arc<str>, said: &Arc<Said>) {
+        self.sharing.iter().for_each(|sharing| sharing.tell(namespace, client, said));
+        self.post_status(namespace, client, said);
+    }
+
+    /// The sessions here do.
+    fn post_status(&self, namespace: Namespace, client: &Arc<str>, said: &Arc<Said>) {
         for shard in 0..self.post.shards() {
             self.post.send(shard, Mail::Status { namespace, client: client.clone(), said: said.clone() });
         }

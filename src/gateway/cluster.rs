@@ -1,18 +1,24 @@
 //! This node among the others of `[cluster]`.
 use super::Early;
+use crate::bans;
 use crate::cluster::nodes::{About, BEAT, LEAVE, Nodes, Standing, Topic};
-use crate::cluster::{NodeId, Redis, Script};
-use crate::health::{Health, Phase};
+use crate::cluster::{NodeId, Redis, Script, rates};
+use crate::health::{Health, Phase, STALE_AFTER};
 use crate::metrics::{ClusterLevels, Metrics};
 use crate::notify::Notifier;
+use crate::rooms::{self, desk::Desk};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 /// Those of all calls of the main thread.
-static SCRIPTS: &[&Script] = &[&BEAT, &LEAVE];
+static SCRIPTS: &[&Script] = {
+    let ([put, lift, restore, purge], [say, read]) = (bans::SCRIPTS, rooms::STATUS_SCRIPTS);
+    &[&BEAT, &LEAVE, put, lift, restore, purge, say, read, &rates::SETTLE]
+};
 /// Time for the last words to Redis.
 pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for the shards to reach Redis, which the main thread reaches already.
@@ -49,8 +55,21 @@ impl Early {
             }
         };
         nodes.handle(Topic::Drain, Box::new(stops));
+        if cluster.shared_limits {
+            serving.spawn(rates::settle(nodes.clone(), self.limiter.clone(), cluster.prefix.clone()));
+        }
         Ok(Some(nodes))
     }
+}
+
+/// Has what other nodes ask answered, unless a shard is stuck: mail for it would pile up.
+pub(super) fn answer(nodes: &Nodes, desk: Desk, health: Arc<Health>) {
+    let answer = move |question: Bytes| {
+        let (desk, lives) = (desk.clone(), health.fresh(Instant::now(), STALE_AFTER));
+        let answer = async move { if lives { desk.answer(&question).await } else { desk.no_answer() } };
+        Box::pin(answer) as Pin<Box<dyn Future<Output = Bytes> + Send>>
+    };
+    nodes.answer(Box::new(answer));
 }
 
 fn about(metrics: Arc<Metrics>, health: Arc<Health>) -> About {

@@ -1,6 +1,7 @@
 //! The rooms over pipes: several shards in one thread, and every broker through the same tests.
 #![allow(clippy::unwrap_used)]
 mod delayed;
+mod desks;
 mod joining;
 mod losing;
 mod order;

@@ -57,6 +57,7 @@ mod rooms_slow;
 mod rooms_typing;
 mod running;
 mod schema;
+mod shared_limits;
 mod smuggling;
 mod smuggling_corpus;
 mod smuggling_http2;

@@ -235,7 +235,7 @@ impl Sim {
     /// Rooms, as homes have them.
     fn check_rooms(&mut self, truth: &Truth) {
         let (desk, here) = (self.world.house.desk(), Namespace { index: 0 });
-        let (lines, more) = self.ask_desk(desk.rooms(here, "", None, 1000));
+        let (lines, more) = self.ask_desk(desk.rooms(here, "", None, 1000)).found;
         assert!(!more);
         let lines: BTreeMap<usize, usize> =
             lines.iter().map(|line| (self.model.room(&json!(*line.room)), line.members)).collect();
