@@ -16,7 +16,7 @@ use super::protocol::push;
 use super::room::{Change, Room, Waiting};
 use super::schedule::Schedule;
 use crate::close::Code;
-use crate::config::Rules;
+use crate::config::{Namespace, Rules};
 use crate::shard::Shard;
 use elsewhere::Elsewhere;
 use reading::Reading;
@@ -76,7 +76,7 @@ const BUSY: Refused = (Code::Unknown, "the gateway is busy; try again");
 impl Home {
     pub(super) fn new(shared: Shared, shard: Rc<Shard>, broker: Box<dyn Broker>) -> Home {
         let everyone = Rules { durable: false, latest_only: None, ..(*shared.rules.rules).clone() };
-        Home {
+        let mut home = Home {
             opened: VecDeque::new(),
             receipts: Receipts::default(),
             everyone: Arc::new(everyone),
@@ -91,6 +91,20 @@ impl Home {
             next_number: 0,
             crowds: Crowds::default(),
             schedule: Schedule::default(),
+        };
+        if home.shared.cluster.is_some() {
+            home.hear_everyone();
+        }
+        home
+    }
+
+    /// Opens the rooms of everyone whose home is here: other nodes may be the first to say something there.
+    fn hear_everyone(&mut self) {
+        for index in 0..self.shared.namespaces.len() {
+            let room = RoomKey::everyone(Namespace { index: index as u16 });
+            if self.shared.home_of(&room) == self.shard.index {
+                let _ = self.enter(&room, true);
+            }
         }
     }
 
