@@ -170,6 +170,18 @@ impl Home {
         }
     }
 
+    /// Opens the rooms of everyone whose home this is: other nodes may say something there.
+    pub(super) fn listen_to_everyone(&mut self) {
+        for index in 0..self.shared.namespaces.len() {
+            let Ok(index) = u16::try_from(index) else { return };
+            let everyone = RoomKey::everyone(Namespace { index });
+            if self.shared.home_of(&everyone) == self.shard.index {
+                // Nothing refuses it.
+                let _: Result<_, Refused> = self.enter(&everyone, true);
+            }
+        }
+    }
+
     /// Takes the broker's next event, or something that waited for a room which is open now.
     pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // Before anything that the broker tells after it.
