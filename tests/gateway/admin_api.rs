@@ -31,7 +31,7 @@ async fn call(gateway: &Gateway, method: &str, path: &str, body: Value) -> (u16,
 }
 
 /// The answer of a call that succeeds.
-async fn done(gateway: &Gateway, method: &str, path: &str, body: Value) -> Value {
+pub async fn done(gateway: &Gateway, method: &str, path: &str, body: Value) -> Value {
     let (status, answer) = call(gateway, method, path, body).await;
     assert_eq!(status, 200, "{method} {path}: {answer}");
     answer
