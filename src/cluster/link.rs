@@ -373,4 +373,4 @@ impl Drop for Link {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

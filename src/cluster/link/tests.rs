@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 mod moving;
 mod seeking;
-mod server;
+pub(crate) mod server;
 mod wire;
 
 use super::*;
