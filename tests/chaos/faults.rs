@@ -217,6 +217,9 @@ async fn store_fails(fault: Fault, mut store: OwnedMutexGuard<Store>, dice: &mut
             store.servers()[one].pause();
             lasts(dice, 200, 4500).await;
             store.servers()[one].resume();
+            if let Store::Cluster(cluster) = &*store {
+                cluster.is_whole().await;
+            }
         }
         RedisEmptied => {
             court.count("fault: Redis emptied");
@@ -254,6 +257,9 @@ async fn store_fails(fault: Fault, mut store: OwnedMutexGuard<Store>, dice: &mut
             redis.stop();
             lasts(dice, 0, 2500).await;
             redis.restart().await;
+            if let Store::Cluster(cluster) = &*store {
+                cluster.is_whole().await;
+            }
         }
     }
 }
