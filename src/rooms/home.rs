@@ -64,6 +64,8 @@ enum Publisher {
 enum Due {
     Typing(RoomKey, Arc<str>),
     Conflated(RoomKey),
+    /// It is to be opened.
+    Everyone(RoomKey),
 }
 
 /// A refusal: code and words.
@@ -76,7 +78,7 @@ const BUSY: Refused = (Code::Unknown, "the gateway is busy; try again");
 impl Home {
     pub(super) fn new(shared: Shared, shard: Rc<Shard>, broker: Box<dyn Broker>) -> Home {
         let everyone = Rules { durable: false, latest_only: None, ..(*shared.rules.rules).clone() };
-        Home {
+        let mut home = Home {
             opened: VecDeque::new(),
             receipts: Receipts::default(),
             everyone: Arc::new(everyone),
@@ -91,7 +93,16 @@ impl Home {
             next_number: 0,
             crowds: Crowds::default(),
             schedule: Schedule::default(),
-        }
+        };
+        home.open_everyone();
+        home
+    }
+
+    /// Has it know of other nodes.
+    #[cfg(test)]
+    pub(super) fn joins_cluster(&mut self, live: Arc<crate::cluster::LiveNodes>) {
+        self.elsewhere.live = Some(live);
+        self.open_everyone();
     }
 
     /// Whether there is no room, and nothing that the broker has to answer.
@@ -195,6 +206,7 @@ impl Home {
             match due {
                 Due::Typing(room, client) => self.typing_due(&room, &client),
                 Due::Conflated(room) => self.conflated_due(&room),
+                Due::Everyone(room) => drop(self.enter(&room, true)),
             }
         }
     }
@@ -263,7 +275,9 @@ impl Home {
     fn unavailable(&mut self, key: &RoomKey) {
         let Some(mut room) = self.rooms.remove(key) else { return };
         self.names.remove(key);
-        if !key.is_everyone() {
+        if key.is_everyone() {
+            self.open_everyone_later(key);
+        } else {
             self.shared.rooms.shut();
             self.shard.metrics().room_closed();
         }
