@@ -49,6 +49,8 @@ pub struct Link {
     /// Whose counters are used; none: those of threads that are no shard.
     shard: Option<usize>,
     masters: Masters,
+    /// Whether all masters have been reached at one time.
+    reached: bool,
     /// Whether slots may move: then calls are kept until they are answered.
     cluster: bool,
     seeking: Option<Seeking>,
@@ -122,6 +124,7 @@ impl Link {
             scripts,
             shard,
             masters: Masters::new(),
+            reached: false,
             cluster: false,
             seeking: None,
             seek_at: None,
@@ -299,6 +302,10 @@ impl Link {
             Some(shard) => tracing::debug!(target: "wsgate::cluster", shard, %host, port, "Redis is reached"),
         }
         let slots = master.slots.clone();
+        if !self.reached && self.shard.is_some() && self.masters.are_reached() {
+            self.reached = true;
+            self.redis.reached();
+        }
         self.fault = None;
         self.masters.assign(place);
         if !slots.0.is_empty() {
@@ -382,4 +389,4 @@ impl Drop for Link {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -70,6 +70,11 @@ impl Masters {
         self.owner(slot).is_some_and(|place| self.is_ready(place as u16))
     }
 
+    /// Whether all masters that are known are reached.
+    pub fn are_reached(&self) -> bool {
+        self.all.iter().all(|(_, master)| matches!(master.state, State::Ready(_)))
+    }
+
     /// How many calls of a slot are on their way, to whichever master.
     pub fn on_their_way(&self, slot: u16) -> usize {
         self.connections()

@@ -1,8 +1,8 @@
 #![allow(clippy::unwrap_used)]
 mod fake;
-mod moving;
+pub(crate) mod moving;
 mod seeking;
-mod server;
+pub(crate) mod server;
 mod wire;
 
 use super::*;
