@@ -187,11 +187,6 @@ pub fn missing_files(config: &Config) -> Vec<String> {
     }
     missing.extend(config.cluster.as_ref().and_then(|cluster| reach(cluster, Metrics::new(0)).err()));
     missing.extend(config.upstreams.iter().filter_map(|u| upstream::trust(u).err()).map(|error| error.to_string()));
-    if let Some(cluster) = config.cluster.as_ref().filter(|cluster| cluster.tls)
-        && let Err(error) = tls::client::config(cluster.ca.as_deref(), None)
-    {
-        missing.push(error.to_string());
-    }
     for listener in config.listeners.iter().filter(|l| !l.tls.is_empty()) {
         let made = listener.tls.iter().any(|c| c.generate && !c.certificate.exists() && !c.private_key.exists());
         if !made && let Err(error) = load_tls(listener) {
@@ -314,15 +309,11 @@ impl Parts {
         let notifier = Notifier::from_env();
         let (mut shards, intakes, shared) = self.start_shards()?;
         let desk = Desk::new(shared.clone());
-        if let Some(nodes) = &self.nodes {
-            cluster::answer(nodes, desk.clone(), self.health.clone());
-            shared.hear_statuses().await;
-            let (bans, shared) = (self.lasting.bans.clone(), shared.clone());
-            serving.spawn(async move { tokio::join!(bans.follow(), shared.share_statuses()).0 });
-        }
+        self.share(&desk, &shared, serving).await;
         let admin_state = self.admin_state(desk);
         let acceptor = Arc::new(Acceptor::new(self.gate.clone(), self.metrics.clone(), intakes.clone()));
         let addresses: Vec<(usize, String)> = bound.iter().map(|b| (b.listener, b.address.clone())).collect();
+        cluster::shards_reach(self.redis.as_ref(), self.config.server.shards).await;
         announce(&self.config, &addresses);
         let mut accepting = accept(acceptor, bound);
         if let Some((listener, state)) = admin.zip(admin_state.clone()) {
