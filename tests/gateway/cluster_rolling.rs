@@ -168,7 +168,7 @@ fn check(room: &[Roamer]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_or_doubled_when_300_clients_move_on() {
     let Some(redis) = Redis::start().await else { return };
-    let file = |name| node_file(&[&redis.url()], name, "").replace("[server]\n", "[server]\ndrain = \"3s\"\n");
+    let file = |name| node_file(&[&redis.url()], name, "").replace("drain = \"100ms\"", "drain = \"3s\"");
     let [mut old, new] = [Gateway::start(&file("old")).await, Gateway::start(&file("new")).await];
     let (talking, (finish, finishes)) = (Arc::new(AtomicUsize::new(0)), watch::channel(false));
     let mut roamers = Vec::new();
