@@ -119,5 +119,5 @@ async fn without_a_cluster_there_is_no_node_to_drain() {
     let gateway = Gateway::start(&format!("{PLAIN}{OPEN}{ECHO}{ADMIN}")).await;
     assert_eq!(call(&gateway, "POST", "/api/drain", json!({ "node": "a" })).await.0, 404);
     assert!(gateway.admin_get("/api/status").await.1.contains("\"nodes\":[]"));
-    assert_eq!(gateway.metric("wsgate_cluster", &[]).await, 0.0);
+    assert_eq!(gateway.metric("wsgate_cluster_nodes", &[]).await, 0.0);
 }
