@@ -112,13 +112,17 @@ pub(super) fn status(nodes: Option<&Arc<Nodes>>) -> &'static str {
 /// Says how this node stands, in the log and to systemd.
 pub(super) async fn tell_standing(nodes: Arc<Nodes>, health: Arc<Health>, notifier: Notifier) {
     let mut standing = nodes.standing();
+    let mut before = *standing.borrow_and_update();
     while standing.changed().await.is_ok() {
         let now = *standing.borrow_and_update();
         match now {
+            Standing::Reached if before == Standing::Nameless => tracing::info!("this node has its name again"),
             Standing::Reached => tracing::info!("Redis is reached again"),
             Standing::Away => tracing::error!("Redis is not reached: nothing can be published, no room be opened"),
+            // The driver has said so.
             Standing::Nameless => (),
         }
+        before = now;
         if health.phase() == Phase::Ready {
             notifier.status(status(Some(&nodes)));
         }
