@@ -1,6 +1,6 @@
 //! This node among the others of `[cluster]`.
 use super::{Early, Parts};
-use crate::bans;
+use crate::bans::{self, BanError, Bans};
 use crate::cluster::nodes::{About, BEAT, LEAVE, Nodes, Standing, Topic};
 use crate::cluster::{NodeId, Redis, Script, rates};
 use crate::health::{Health, Phase, STALE_AFTER};
@@ -19,6 +19,9 @@ static SCRIPTS: &[&Script] = {
     let ([put, lift, restore, purge], [say, read]) = (bans::SCRIPTS, rooms::STATUS_SCRIPTS);
     &[&BEAT, &LEAVE, &rates::SETTLE, put, lift, restore, purge, say, read]
 };
+/// How long bans are tried to be read at the start, and the pause before each try but the first.
+const BANS_WITHIN: Duration = Duration::from_secs(10);
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Time for the last words to Redis.
 pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for the shards to reach Redis, which the main thread reaches already.
@@ -71,6 +74,18 @@ impl Parts {
         let (bans, rooms) = (self.lasting.bans.clone(), rooms.clone());
         serving.spawn(async move { bans.follow().await });
         serving.spawn(rooms.share_statuses());
+    }
+}
+
+/// Reads the bans that nodes share. They may lie on another master of a Redis Cluster than the leases, which is reached
+/// later.
+pub(super) async fn read_bans(nodes: &Arc<Nodes>, prefix: &str, namespaces: &[Arc<str>]) -> Result<Arc<Bans>, String> {
+    let deadline = Instant::now() + BANS_WITHIN;
+    loop {
+        match Bans::of_nodes(nodes.clone(), prefix, namespaces).await {
+            Err(BanError::Away) if Instant::now() < deadline => tokio::time::sleep(AGAIN_AFTER).await,
+            bans => return bans.map_err(|e| format!("cannot read the bans: {e}")),
+        }
     }
 }
 
