@@ -4,8 +4,10 @@ mod delayed;
 mod desks;
 mod joining;
 mod losing;
+mod nodes;
 mod order;
 mod simulation;
+mod twin;
 
 use super::broker::{Broker, memory::Memory, redis::tests::over_redis};
 use super::mail::RoomKey;
@@ -30,8 +32,11 @@ const PIPE_BYTES: usize = 1 << 20;
 type MakeBroker = fn() -> Box<dyn Broker>;
 
 /// Every broker there is, and one that answers as late as one on another machine.
-const BROKERS: [(&str, MakeBroker); 2] =
-    [("memory", memory), ("delayed", || Box::new(Delayed::over(Memory::default())))];
+const BROKERS: [(&str, MakeBroker); 3] = [
+    ("memory", memory),
+    ("delayed", || Box::new(Delayed::over(Memory::default()))),
+    ("twin", || twin::Cluster::new(Memory::default()).broker(crate::cluster::NodeId(1))),
+];
 
 fn memory() -> Box<dyn Broker> {
     Box::new(Memory::default())
@@ -125,7 +130,11 @@ struct House {
 
 impl House {
     fn new(shards: usize, rules: config::Rooms, broker: impl Fn() -> Box<dyn Broker>) -> House {
-        let (shared, inboxes) = Shared::new(shards, Parts::alone(rules));
+        House::of(shards, Parts::alone(rules), broker)
+    }
+
+    fn of(shards: usize, parts: Parts, broker: impl Fn() -> Box<dyn Broker>) -> House {
+        let (shared, inboxes) = Shared::new(shards, parts);
         let metrics = Metrics::new(shards);
         let shard = |i| Rooms::with_broker(shared.clone(), Shard::new(i, metrics.clone()), broker());
         House {

@@ -1,4 +1,5 @@
 //! Other servers take over: replicas by hand and by Sentinel, and masters of a Redis Cluster; TLS and users.
+use crate::admin_api;
 use crate::rooms_help::chat;
 use crate::support::gateway::Setup;
 use crate::support::nodes::*;
@@ -187,6 +188,12 @@ async fn tls_and_the_acl_user_of_the_readme_are_enough() {
     let mut late = session_on(&nodes[1], "late").await;
     let start = json!({"epoch": place["epoch"], "offset": 0});
     assert_eq!(join_until_let_in(&mut late, "a", Some(&start)).await["recovered"], true);
+    let banned = admin_api::done(&nodes[0], "PUT", "/api/bans/member-1", json!({"room_id": "a", "seconds": 60})).await;
+    assert_eq!(banned["sessions"], 1, "on the other node: {banned}");
+    assert_eq!(both[1].0.skip_to("room_left").await["payload"]["code"], 4009);
+    admin_api::done(&nodes[1], "DELETE", "/api/bans/member-1?room_id=a", Value::Null).await;
+    let published = json!({"room_id": "a", "message": "x", "sender_id": "server", "message_id": "m"});
+    admin_api::done(&nodes[0], "POST", "/api/publish", published).await;
     for path in
         ["/api/rooms", "/api/rooms/a", "/api/rooms/a/history", "/api/clients/member-1", "/api/bans", "/api/status"]
     {

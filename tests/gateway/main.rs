@@ -15,6 +15,7 @@ mod cluster_gaps;
 mod cluster_leases;
 mod cluster_nodes;
 mod cluster_presence;
+mod cluster_rolling;
 mod cluster_rooms;
 mod cluster_statuses;
 mod crowds;

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
-mod moving;
+mod fake;
+pub(crate) mod moving;
 mod seeking;
 pub(crate) mod server;
 mod wire;
