@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 /// Those of all calls of the main thread.
@@ -22,6 +23,8 @@ static SCRIPTS: &[&Script] = {
 /// How long bans are tried to be read at the start, and the pause before each try but the first.
 const BANS_WITHIN: Duration = Duration::from_secs(10);
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// Bans that wait until the sessions here have ended.
+const LATE_BANS: usize = 64;
 /// Time for the last words to Redis.
 pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for the shards to reach Redis, which the main thread reaches already.
@@ -71,9 +74,15 @@ impl Parts {
         let Some(nodes) = &self.nodes else { return };
         answer(nodes, desk.clone(), self.health.clone());
         rooms.hear_statuses().await;
-        let (bans, rooms) = (self.lasting.bans.clone(), rooms.clone());
-        serving.spawn(async move { bans.follow().await });
-        serving.spawn(rooms.share_statuses());
+        let (late, mut bans_late) = mpsc::channel(LATE_BANS);
+        let (bans, desk) = (self.lasting.bans.clone(), desk.clone());
+        serving.spawn(async move { bans.follow(late).await });
+        serving.spawn(async move {
+            while let Some(ban) = bans_late.recv().await {
+                desk.keep_out(ban.namespace, &ban.client, ban.room.as_deref()).await;
+            }
+        });
+        serving.spawn(rooms.clone().share_statuses());
     }
 }
 
