@@ -309,12 +309,7 @@ impl Parts {
         let notifier = Notifier::from_env();
         let (mut shards, intakes, shared) = self.start_shards()?;
         let desk = Desk::new(shared.clone());
-        if let Some(nodes) = &self.nodes {
-            cluster::answer(nodes, desk.clone(), self.health.clone());
-            shared.hear_statuses().await;
-            let (bans, shared) = (self.lasting.bans.clone(), shared.clone());
-            serving.spawn(async move { tokio::join!(bans.follow(), shared.share_statuses()).0 });
-        }
+        self.share(&desk, &shared, serving).await;
         let admin_state = self.admin_state(desk);
         let acceptor = Arc::new(Acceptor::new(self.gate.clone(), self.metrics.clone(), intakes.clone()));
         let addresses: Vec<(usize, String)> = bound.iter().map(|b| (b.listener, b.address.clone())).collect();
@@ -343,12 +338,14 @@ impl Parts {
             serving.spawn(cluster::tell_standing(nodes, self.health.clone(), notifier.clone()));
         }
         self.health.set_ready();
+        self.say_phase();
         banner::print(&self.config, &addresses, program);
-        notifier.ready("serving");
+        notifier.ready(cluster::status(self.nodes.as_ref()));
         self.until_stopped(signals, &mut shards, &notifier).await?;
         tracing::info!(window_s = self.config.server.drain.as_secs_f64(), "stopping");
         notifier.stopping("closing sessions");
         self.health.set_draining();
+        self.say_phase();
         self.draining.store(true, Relaxed);
         accepting.abort_all();
         for intake in intakes {
@@ -371,6 +368,12 @@ impl Parts {
         }
     }
 
+    fn say_phase(&self) {
+        if let Some(nodes) = &self.nodes {
+            nodes.about_changed();
+        }
+    }
+
     /// Reloads as often as it is told to.
     async fn until_stopped(
         &self,
@@ -387,7 +390,7 @@ impl Parts {
             }
             notifier.reloading();
             tokio::select! {
-                () = self.reload() => notifier.ready("serving"),
+                () = self.reload() => notifier.ready(cluster::status(self.nodes.as_ref())),
                 () = signals.stop.next() => return Ok(()),
                 () = self.drain.notified() => return Ok(()),
                 died = shards.next_end() => return Err(died),

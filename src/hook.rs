@@ -164,6 +164,12 @@ impl Hook {
         }
     }
 
+    /// What was told so far, in the order of each room, where nothing sends it: then it is forgotten.
+    #[cfg(test)]
+    pub fn take_told(&self) -> Vec<(HookEvent, Option<Box<str>>)> {
+        self.lanes.take()
+    }
+
     /// Sends what is told, on the runtime that runs this; never ends by itself. A second call does nothing.
     pub async fn run(self: Arc<Hook>) {
         lanes::run(self).await;

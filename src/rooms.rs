@@ -198,7 +198,12 @@ impl Rooms {
                 Box::new(Memory::new(shared.rules.duplicates, durable))
             }
         };
-        Self::with_broker(shared, shard, broker)
+        let clustered = shared.cluster.is_some();
+        let rooms = Self::with_broker(shared, shard, broker);
+        if clustered {
+            rooms.home.borrow_mut().listen_to_everyone();
+        }
+        rooms
     }
 
     /// As [`new`](Self::new), with another broker.

@@ -94,6 +94,14 @@ impl Lanes {
         &self.lanes[(hasher.finish() % LANES as u64) as usize]
     }
 
+    /// Takes out what was told so far and nobody sends.
+    #[cfg(test)]
+    pub(super) fn take(&self) -> Vec<(HookEvent, Option<Box<str>>)> {
+        let mut ends = self.ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let told = ends.iter_mut().flat_map(|end| std::iter::from_fn(|| end.try_recv().ok()));
+        told.map(|told| (told.event, told.client)).collect()
+    }
+
     pub(super) fn push(&self, metrics: &Metrics, event: HookEvent, namespace: &str, room: &str, client: Option<&str>) {
         let told = Told {
             event,

@@ -64,6 +64,8 @@ enum Publisher {
 enum Due {
     Typing(RoomKey, Arc<str>),
     Conflated(RoomKey),
+    /// It is to be opened.
+    Everyone(RoomKey),
 }
 
 /// A refusal: code and words.
@@ -92,20 +94,15 @@ impl Home {
             crowds: Crowds::default(),
             schedule: Schedule::default(),
         };
-        if home.shared.cluster.is_some() {
-            home.hear_everyone();
-        }
+        home.open_everyone();
         home
     }
 
-    /// Opens the rooms of everyone whose home is here: other nodes may be the first to say something there.
-    fn hear_everyone(&mut self) {
-        for index in 0..self.shared.namespaces.len() {
-            let room = RoomKey::everyone(Namespace { index: index as u16 });
-            if self.shared.home_of(&room) == self.shard.index {
-                let _ = self.enter(&room, true);
-            }
-        }
+    /// Has it know of other nodes.
+    #[cfg(test)]
+    pub(super) fn joins_cluster(&mut self, live: Arc<crate::cluster::LiveNodes>) {
+        self.elsewhere.live = Some(live);
+        self.open_everyone();
     }
 
     /// Whether there is no room, and nothing that the broker has to answer.
@@ -170,6 +167,18 @@ impl Home {
         }
     }
 
+    /// Opens the rooms of everyone whose home this is: other nodes may say something there.
+    pub(super) fn listen_to_everyone(&mut self) {
+        for index in 0..self.shared.namespaces.len() {
+            let Ok(index) = u16::try_from(index) else { return };
+            let everyone = RoomKey::everyone(Namespace { index });
+            if self.shared.home_of(&everyone) == self.shard.index {
+                // Nothing refuses it.
+                let _: Result<_, Refused> = self.enter(&everyone, true);
+            }
+        }
+    }
+
     /// Takes the broker's next event, or something that waited for a room which is open now.
     pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // Before anything that the broker tells after it.
@@ -197,6 +206,7 @@ impl Home {
             match due {
                 Due::Typing(room, client) => self.typing_due(&room, &client),
                 Due::Conflated(room) => self.conflated_due(&room),
+                Due::Everyone(room) => drop(self.enter(&room, true)),
             }
         }
     }
@@ -265,7 +275,9 @@ impl Home {
     fn unavailable(&mut self, key: &RoomKey) {
         let Some(mut room) = self.rooms.remove(key) else { return };
         self.names.remove(key);
-        if !key.is_everyone() {
+        if key.is_everyone() {
+            self.open_everyone_later(key);
+        } else {
             self.shared.rooms.shut();
             self.shard.metrics().room_closed();
         }

@@ -4,12 +4,15 @@ mod delayed;
 mod desks;
 mod joining;
 mod losing;
+mod nodes;
 mod order;
 mod simulation;
+mod twin;
 
-use super::broker::{Broker, memory::Memory};
+use super::broker::{Broker, memory::Memory, redis::tests::over_redis};
 use super::mail::RoomKey;
 use super::*;
+use crate::cluster::link::tests::server::{DEADLINE, Server, has_redis};
 use crate::config::{FromUpstream, Limits, OnExcess};
 use crate::identity::{Claims, Identity};
 use crate::metrics::Metrics;
@@ -29,8 +32,11 @@ const PIPE_BYTES: usize = 1 << 20;
 type MakeBroker = fn() -> Box<dyn Broker>;
 
 /// Every broker there is, and one that answers as late as one on another machine.
-const BROKERS: [(&str, MakeBroker); 2] =
-    [("memory", memory), ("delayed", || Box::new(Delayed::over(Memory::default())))];
+const BROKERS: [(&str, MakeBroker); 3] = [
+    ("memory", memory),
+    ("delayed", || Box::new(Delayed::over(Memory::default()))),
+    ("twin", || twin::Cluster::new(Memory::default()).broker(crate::cluster::NodeId(1))),
+];
 
 fn memory() -> Box<dyn Broker> {
     Box::new(Memory::default())
@@ -79,22 +85,37 @@ fn key(room: &str) -> RoomKey {
     RoomKey { namespace: Namespace { index: 0 }, name: room.into() }
 }
 
-/// Runs a test with every broker.
+/// Runs a test with every broker: with that over Redis in real time.
 async fn with_every_broker(rules: config::Rooms, test: impl AsyncFn(&House)) {
     for (name, broker) in BROKERS {
         eprintln!("with the broker {name}");
-        let house = House::new(3, rules.clone(), broker);
-        LocalSet::new()
-            .run_until(async {
-                let running = house.run();
-                timeout(LONG, test(&house)).await.expect("something was awaited that does not come");
-                for task in running {
-                    assert!(!task.is_finished(), "a loop has ended");
-                    task.abort();
-                }
-            })
-            .await;
+        with_house(&House::new(3, rules.clone(), broker), LONG, &test).await;
     }
+    if has_redis() {
+        eprintln!("with the broker redis");
+        tokio::time::resume();
+        let server = Server::start(&[]).await;
+        let brokers = RefCell::new(Vec::new());
+        for _ in 0..3 {
+            let broker = over_redis(&server).await;
+            brokers.borrow_mut().push(broker);
+        }
+        let house = House::new(3, rules, || Box::new(brokers.borrow_mut().pop().unwrap()));
+        with_house(&house, DEADLINE, &test).await;
+    }
+}
+
+async fn with_house(house: &House, most: Duration, test: &impl AsyncFn(&House)) {
+    LocalSet::new()
+        .run_until(async {
+            let running = house.run();
+            timeout(most, test(house)).await.expect("something was awaited that does not come");
+            for task in running {
+                assert!(!task.is_finished(), "a loop has ended");
+                task.abort();
+            }
+        })
+        .await;
 }
 
 /// All shards of a process.
@@ -109,7 +130,11 @@ struct House {
 
 impl House {
     fn new(shards: usize, rules: config::Rooms, broker: impl Fn() -> Box<dyn Broker>) -> House {
-        let (shared, inboxes) = Shared::new(shards, Parts::alone(rules));
+        House::of(shards, Parts::alone(rules), broker)
+    }
+
+    fn of(shards: usize, parts: Parts, broker: impl Fn() -> Box<dyn Broker>) -> House {
+        let (shared, inboxes) = Shared::new(shards, parts);
         let metrics = Metrics::new(shards);
         let shard = |i| Rooms::with_broker(shared.clone(), Shard::new(i, metrics.clone()), broker());
         House {

@@ -54,8 +54,8 @@ impl Run {
     async fn is_right_at(&self, node: &Node, room: usize) -> Verdict<Option<Position>> {
         let (name, truth) = (self.room_name(room), self.truth(room));
         let Some(shown) = node.ask(&format!("/api/rooms/{name}")).await? else {
-            // A node without members of a room may know nothing of it.
-            return Ok(None);
+            let unknown = || format!("{} does not know {name}, where {truth:?} are", node.name());
+            return if truth.is_empty() { Ok(None) } else { Err(unknown()) };
         };
         let members = shown["members"].as_array().ok_or("no members")?;
         let members: BTreeSet<String> =

@@ -70,7 +70,7 @@ impl Device {
 
     /// Some stay away until the next round, where they have said all.
     async fn stay_away(&mut self) {
-        let away = self.view().has_all_said() && self.dice.percent(12);
+        let away = self.view().has_all_said() && self.dice.percent(20);
         if away && !self.is(Phase::Leaving) {
             self.court.count("stayed away");
             self.view().away = true;

@@ -122,8 +122,16 @@ impl Faults {
         Faults { court, nodes, store, proxies, dice, deck: Vec::new() }
     }
 
-    /// One fault after the other until then; ends when all of them are over.
+    /// One fault after the other until then; when all of them are over a node is killed, so that nothing else has the
+    /// others look who is left.
     pub async fn happen(&mut self, until: Instant) {
+        self.happen_at_random(until).await;
+        let node = self.dice.below(self.nodes.len());
+        let node = self.nodes[node].clone().lock_owned().await;
+        node_fails(NodeKilled, node, &mut self.dice, &self.court).await;
+    }
+
+    async fn happen_at_random(&mut self, until: Instant) {
         let mut going_on = JoinSet::new();
         while Instant::now() < until {
             sleep(Duration::from_millis(self.dice.between(PAUSE_MS.0, PAUSE_MS.1))).await;
@@ -217,6 +225,9 @@ async fn store_fails(fault: Fault, mut store: OwnedMutexGuard<Store>, dice: &mut
             store.servers()[one].pause();
             lasts(dice, 200, 4500).await;
             store.servers()[one].resume();
+            if let Store::Cluster(cluster) = &*store {
+                cluster.is_whole().await;
+            }
         }
         RedisEmptied => {
             court.count("fault: Redis emptied");
@@ -254,6 +265,9 @@ async fn store_fails(fault: Fault, mut store: OwnedMutexGuard<Store>, dice: &mut
             redis.stop();
             lasts(dice, 0, 2500).await;
             redis.restart().await;
+            if let Store::Cluster(cluster) = &*store {
+                cluster.is_whole().await;
+            }
         }
     }
 }

@@ -26,11 +26,18 @@ pub async fn node(redis: &str, name: &str, rooms: &str) -> Gateway {
     Gateway::start(&node_file(&[redis], name, rooms)).await
 }
 
-/// So many nodes, called `node-0`, `node-1`, …
+/// So many nodes, called `node-0`, `node-1`, …, once each knows of the others.
 pub async fn nodes<const N: usize>(redis: &[&str], rooms: &str) -> [Gateway; N] {
     let mut nodes = Vec::new();
     for n in 0..N {
         nodes.push(Gateway::start(&node_file(redis, &format!("node-{n}"), rooms)).await);
+    }
+    for node in &nodes {
+        eventually(|| async {
+            let status: Value = serde_json::from_str(&node.admin_get("/api/status").await.1).unwrap();
+            (status["nodes"].as_array().unwrap().len() == N).then_some(())
+        })
+        .await;
     }
     nodes.try_into().unwrap_or_else(|_| unreachable!())
 }

@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used)]
+mod fake;
 mod moving;
 mod seeking;
-mod server;
+pub(crate) mod server;
 mod wire;
 
 use super::*;

@@ -409,4 +409,4 @@ fn is_passing(trouble: &Trouble) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,7 +1,7 @@
 //! What other nodes hold in the rooms here, and what they tell.
-use super::Home;
+use super::{Due, Home};
 use crate::cluster::{LiveNodes, NodeId};
-use crate::config::HookEvent;
+use crate::config::{HookEvent, Namespace};
 use crate::rooms::broker::{Held, Telling};
 use crate::rooms::mail::{Except, Mail, Position, RoomKey};
 use crate::rooms::protocol::push;
@@ -9,10 +9,14 @@ use crate::rooms::room::Shown;
 use crate::rooms::typing::TELL_EVERY;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Clients that are looked at before others have their turn.
 const CLIENTS_AT_ONCE: usize = 256;
+
+/// When a room of everyone that could not be opened is tried again.
+const OPEN_AGAIN: Duration = Duration::from_secs(1);
 
 /// What is left to do of the broker's last event. Its next one waits for that.
 pub(super) struct Elsewhere {
@@ -58,6 +62,27 @@ impl Elsewhere {
 }
 
 impl Home {
+    /// Has the rooms of everyone here that are at home here opened, where other nodes may send to them.
+    pub(super) fn open_everyone(&mut self) {
+        if self.elsewhere.live.is_none() {
+            return;
+        }
+        for index in 0..self.shared.namespaces.len() {
+            let namespace = Namespace { index: index as u16 };
+            let key = RoomKey::everyone(namespace);
+            if self.shared.home_of(&key) == self.shard.index {
+                let _ = self.enter(&key, true);
+            }
+        }
+    }
+
+    /// It could not be opened now.
+    pub(super) fn open_everyone_later(&mut self, key: &RoomKey) {
+        if self.elsewhere.live.is_some() {
+            self.schedule.enter(Instant::now() + OPEN_AGAIN, Due::Everyone(key.clone()));
+        }
+    }
+
     /// What other nodes hold in a room has changed.
     pub(super) fn others(&mut self, room: RoomKey, mut holders: Holders, whole: bool) {
         if whole {

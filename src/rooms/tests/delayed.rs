@@ -1,7 +1,7 @@
 //! A broker as one on another machine would be: nothing comes of a call at once, and nothing comes
 //! out of it twice in one turn.
 use crate::config::Rules;
-use crate::rooms::broker::{Batch, Broker, Event, Publication};
+use crate::rooms::broker::{Batch, Broker, Event, Held, Publication, Telling};
 use crate::rooms::mail::RoomKey;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,6 +22,8 @@ enum Call {
     Shut(RoomKey),
     Publish(u64, RoomKey, Publication),
     Read(u64, RoomKey, u64, Batch),
+    Holds(RoomKey, Arc<str>, Option<Held>),
+    Tell(RoomKey, Telling),
 }
 
 impl<B: Broker> Delayed<B> {
@@ -36,6 +38,8 @@ impl<B: Broker> Delayed<B> {
             Some(Call::Shut(room)) => self.behind.shut(&room),
             Some(Call::Publish(ticket, room, publication)) => self.behind.publish(ticket, &room, publication),
             Some(Call::Read(ticket, room, after, batch)) => self.behind.read(ticket, &room, after, batch),
+            Some(Call::Holds(room, client, held)) => self.behind.holds(&room, &client, held),
+            Some(Call::Tell(room, telling)) => self.behind.tell(&room, telling),
             None => (),
         }
         while let Poll::Ready(event) = self.behind.poll_event(cx) {
@@ -60,6 +64,14 @@ impl<B: Broker> Broker for Delayed<B> {
 
     fn read(&mut self, ticket: u64, room: &RoomKey, after: u64, batch: Batch) {
         self.calls.push_back(Call::Read(ticket, room.clone(), after, batch));
+    }
+
+    fn holds(&mut self, room: &RoomKey, client: &Arc<str>, held: Option<Held>) {
+        self.calls.push_back(Call::Holds(room.clone(), client.clone(), held));
+    }
+
+    fn tell(&mut self, room: &RoomKey, telling: Telling) {
+        self.calls.push_back(Call::Tell(room.clone(), telling));
     }
 
     fn poll_timers(&mut self, cx: &mut Context<'_>) {

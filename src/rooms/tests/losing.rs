@@ -369,11 +369,11 @@ impl House {
     }
 
     /// Has a shard's mailbox take no more deliveries.
-    fn fill(&self, shard: usize) {
+    pub(super) fn fill(&self, shard: usize) {
         self.shards[0].shared.post.reserve(shard, 64 << 20);
     }
 
-    fn empty(&self, shard: usize) {
+    pub(super) fn empty(&self, shard: usize) {
         self.shards[0].shared.post.received(shard, 64 << 20);
     }
 

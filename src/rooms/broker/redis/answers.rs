@@ -1,9 +1,9 @@
 //! What Redis answers.
 use super::room::{Count, Syncing};
-use super::{Asked, At, Redis, is_passing, wire};
+use super::{Asked, At, Redis, is_passing, scripts, wire};
 use crate::cluster::{Reply, Trouble};
 use crate::metrics::PlacesLost;
-use crate::rooms::broker::{Event, Message};
+use crate::rooms::broker::{Batch, Event, Message};
 use crate::rooms::mail::Position;
 use std::sync::Arc;
 use wire::{Entry, read_epoch, read_number, read_publication};
@@ -44,6 +44,9 @@ impl Redis {
         }
         match asked {
             Asked::Publish { ticket, at } => self.published(ticket, at, answer),
+            Asked::Read { ticket, at, after, some: false } if self.lags_behind(at, after, &answer) => {
+                self.read_behind_the_gap(ticket, at, after);
+            }
             Asked::Read { ticket, at, after, some } => {
                 let event = self.was_read(ticket, at, (after, some), answer).unwrap_or(Event::Unread { ticket });
                 self.events.push_back(event);
@@ -112,7 +115,7 @@ impl Redis {
         let found = found(&reply)?;
         let Some(found) = self.of_the_count(at, found) else { return None };
         let epoch = self.room(at)?.count.as_ref()?.epoch.clone();
-        let kept = found.oldest.is_some_and(|oldest| oldest <= after + 1);
+        let kept = found.oldest.is_some_and(|oldest| oldest <= after.saturating_add(1));
         let room = self.room(at)?.key.name.clone();
         let message = |entry: Option<Entry<'_>>| {
             let entry = entry?;
@@ -127,6 +130,23 @@ impl Redis {
         let messages: Vec<Message> = found.entries().map_while(message).take_while(in_order).collect();
         let has_all = after >= found.last || kept && (!some || !messages.is_empty());
         Some(Event::Read { ticket, messages: has_all.then_some(messages), oldest: found.oldest })
+    }
+
+    /// Whether somebody has seen more of a room, over another node, than was told here, and no more than there is.
+    fn lags_behind(&mut self, at: At, after: u64, answer: &Result<Reply, Trouble>) -> bool {
+        let Some(Some(found)) = answer.as_ref().ok().and_then(found) else { return false };
+        let count = self.room(at).and_then(|room| room.count.as_mut()).filter(|count| *count.epoch == *found.epoch);
+        let Some(count) = count.filter(|count| (count.told + 1..=found.last).contains(&after)) else { return false };
+        count.last = count.last.max(found.last);
+        true
+    }
+
+    /// Asks again, behind what is to be told before.
+    fn read_behind_the_gap(&mut self, ticket: u64, at: At, after: u64) {
+        self.fill(at);
+        let Some(room) = self.room(at) else { return };
+        let call = scripts::read(&room.channel, after, Batch { messages: 0, bytes: 0 }, &room.rules.history);
+        self.call(Asked::Read { ticket, at, after, some: false }, call);
     }
 
     /// What was found, where it is of the count that is known here; else that is looked into.
