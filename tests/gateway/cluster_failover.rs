@@ -67,6 +67,34 @@ async fn a_replica_that_lacks_messages_begins_a_new_epoch_and_mixes_nothing() {
 }
 
 #[tokio::test]
+async fn what_was_said_at_the_new_master_before_the_others_came_is_not_mixed_with_theirs() {
+    let Some(mut master) = Redis::start().await else { return };
+    let replica = master.replica().await;
+    let nodes = nodes::<2>(&[&master.url(), &replica.url()], "").await;
+    let mut both = join_each(&nodes, "member", "a").await;
+    publish(&mut both[0].0, 1..=5).await;
+    has(&replica, 5).await;
+    replica.promote().await;
+    let lost = publish(&mut both[0].0, 6..=8).await;
+    for n in 1..=8 {
+        assert_eq!(chat(&mut both[1].0).await, (n, json!(n)));
+    }
+    let early = node(&replica.url(), "early", "").await;
+    let mut carol = session_on(&early, "carol").await;
+    carol.join("a").await;
+    let other = publish(&mut carol, 101..=105).await;
+    assert_eq!(other, json!({"epoch": lost["epoch"], "offset": 10}), "more than the others have seen");
+    master.stop();
+    for member in both.iter_mut().map(|(member, _)| member).chain([&mut carol]) {
+        let left = member.skip_to("room_left").await["payload"].clone();
+        assert_eq!((&left["code"], &left["retryable"]), (&json!(4010), &json!(true)), "{left}");
+        let joined = join_until_let_in(member, "a", Some(&lost)).await;
+        assert_eq!(joined["recovered"], false, "{joined}");
+        assert_ne!(joined["position"]["epoch"], lost["epoch"], "{joined}");
+    }
+}
+
+#[tokio::test]
 async fn a_sentinel_names_the_new_master() {
     let Some(mut master) = Redis::start().await else { return };
     let replica = master.replica().await;
