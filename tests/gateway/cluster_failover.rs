@@ -219,6 +219,12 @@ async fn tls_and_the_acl_user_of_the_readme_are_enough() {
     let mut late = session_on(&nodes[1], "late").await;
     let start = json!({"epoch": place["epoch"], "offset": 0});
     assert_eq!(join_until_let_in(&mut late, "a", Some(&start)).await["recovered"], true);
+    // Who is asked about sessions is who is known to live.
+    let knows_both = async || {
+        let status = admin_api::get(&nodes[0], "/api/status").await;
+        (status["nodes"].as_array().unwrap().len() == 2).then_some(())
+    };
+    eventually(knows_both).await;
     let banned = admin_api::done(&nodes[0], "PUT", "/api/bans/member-1", json!({"room_id": "a", "seconds": 60})).await;
     assert_eq!(banned["sessions"], 1, "on the other node: {banned}");
     assert_eq!(both[1].0.skip_to("room_left").await["payload"]["code"], 4009);
@@ -230,6 +236,7 @@ async fn tls_and_the_acl_user_of_the_readme_are_enough() {
     {
         assert_eq!(nodes[0].admin_get(path).await.0, 200, "{path}");
     }
+    drop((both, late));
     for node in &mut nodes {
         assert!(node.stop().await.success());
     }
