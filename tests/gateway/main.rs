@@ -7,6 +7,7 @@ mod admin_api;
 mod admission;
 mod chromium;
 mod closing;
+mod cluster_ahead;
 mod crowds;
 mod curl;
 mod descriptors;
