@@ -4,6 +4,8 @@ use crate::support::nodes::{node, session_on};
 use crate::support::*;
 use serde_json::{Value, json};
 
+const NOTHING: Value = Value::Null;
+
 /// Joins with `since` until that is not refused for the moment.
 async fn join_at_last(client: &mut Client, room: &str, since: &Value) -> Value {
     loop {
@@ -21,9 +23,9 @@ async fn what_was_seen_over_another_node_is_not_taken_for_a_place_that_never_was
     let near = node(&redis.url(), "near", "").await;
     let far = node(&proxy.url(), "far", "").await;
     let mut watcher = session_on(&far, "watcher").await;
-    watcher.join("a").await;
+    join_at_last(&mut watcher, "a", &NOTHING).await;
     let mut alice = session_on(&near, "alice").await;
-    let epoch = alice.join("a").await["position"]["epoch"].clone();
+    let epoch = join_at_last(&mut alice, "a", &NOTHING).await["position"]["epoch"].clone();
     proxy.hold();
     for n in 1..=3 {
         assert_eq!(alice.publish("a", json!(n)).await["position"]["offset"], n);
@@ -49,7 +51,7 @@ async fn a_place_that_no_node_has_seen_is_not_recovered() {
     let Some(redis) = Redis::start().await else { return };
     let node = node(&redis.url(), "one", "").await;
     let mut publisher = session_on(&node, "publisher").await;
-    let epoch = publisher.join("a").await["position"]["epoch"].clone();
+    let epoch = join_at_last(&mut publisher, "a", &NOTHING).await["position"]["epoch"].clone();
     publisher.publish("a", json!("before")).await;
     for (epoch, offset) in [(epoch.clone(), 2), (epoch.clone(), u64::MAX), (epoch, 1 << 60), (json!("another"), 1)] {
         let mut late = session_on(&node, "late").await;
