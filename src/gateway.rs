@@ -187,11 +187,6 @@ pub fn missing_files(config: &Config) -> Vec<String> {
     }
     missing.extend(config.cluster.as_ref().and_then(|cluster| reach(cluster, Metrics::new(0)).err()));
     missing.extend(config.upstreams.iter().filter_map(|u| upstream::trust(u).err()).map(|error| error.to_string()));
-    if let Some(cluster) = config.cluster.as_ref().filter(|cluster| cluster.tls)
-        && let Err(error) = tls::client::config(cluster.ca.as_deref(), None)
-    {
-        missing.push(error.to_string());
-    }
     for listener in config.listeners.iter().filter(|l| !l.tls.is_empty()) {
         let made = listener.tls.iter().any(|c| c.generate && !c.certificate.exists() && !c.private_key.exists());
         if !made && let Err(error) = load_tls(listener) {
@@ -314,15 +309,11 @@ impl Parts {
         let notifier = Notifier::from_env();
         let (mut shards, intakes, shared) = self.start_shards()?;
         let desk = Desk::new(shared.clone());
-        if let Some(nodes) = &self.nodes {
-            cluster::answer(nodes, desk.clone(), self.health.clone());
-            shared.hear_statuses().await;
-            let (bans, shared) = (self.lasting.bans.clone(), shared.clone());
-            serving.spawn(async move { tokio::join!(bans.follow(), shared.share_statuses()).0 });
-        }
+        self.share(&desk, &shared, serving).await;
         let admin_state = self.admin_state(desk);
         let acceptor = Arc::new(Acceptor::new(self.gate.clone(), self.metrics.clone(), intakes.clone()));
         let addresses: Vec<(usize, String)> = bound.iter().map(|b| (b.listener, b.address.clone())).collect();
+        cluster::shards_reach(self.redis.as_ref(), self.config.server.shards).await;
         announce(&self.config, &addresses);
         let mut accepting = accept(acceptor, bound);
         if let Some((listener, state)) = admin.zip(admin_state.clone()) {
@@ -347,12 +338,14 @@ impl Parts {
             serving.spawn(cluster::tell_standing(nodes, self.health.clone(), notifier.clone()));
         }
         self.health.set_ready();
+        self.say_phase();
         banner::print(&self.config, &addresses, program);
-        notifier.ready("serving");
+        notifier.ready(cluster::status(self.nodes.as_ref()));
         self.until_stopped(signals, &mut shards, &notifier).await?;
         tracing::info!(window_s = self.config.server.drain.as_secs_f64(), "stopping");
         notifier.stopping("closing sessions");
         self.health.set_draining();
+        self.say_phase();
         self.draining.store(true, Relaxed);
         accepting.abort_all();
         for intake in intakes {
@@ -375,6 +368,12 @@ impl Parts {
         }
     }
 
+    fn say_phase(&self) {
+        if let Some(nodes) = &self.nodes {
+            nodes.about_changed();
+        }
+    }
+
     /// Reloads as often as it is told to.
     async fn until_stopped(
         &self,
@@ -391,7 +390,7 @@ impl Parts {
             }
             notifier.reloading();
             tokio::select! {
-                () = self.reload() => notifier.ready("serving"),
+                () = self.reload() => notifier.ready(cluster::status(self.nodes.as_ref())),
                 () = signals.stop.next() => return Ok(()),
                 () = self.drain.notified() => return Ok(()),
                 died = shards.next_end() => return Err(died),

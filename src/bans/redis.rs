@@ -2,7 +2,8 @@
 //!
 //! Every change has a number, which Redis gives: whoever makes one tells the others, and each node applies what it hears
 //! in the order of the numbers. What was not heard is missed by its number at the next [check](Redis::follow), and all
-//! is read again; so it is whenever Redis is reached anew.
+//! is read again; so it is whenever Redis is reached anew. The count has a name: where that is another one, or the count
+//! is lower than it was, Redis has lost bans, and the nodes write there what they remember.
 #[cfg(test)]
 mod tests;
 
@@ -32,54 +33,51 @@ const BANS_READ_MAX: usize = 2 * BANS_MAX as usize;
 /// Bans that are read, written or deleted at once.
 const BATCH: usize = 512;
 
-/// Writes a ban, in place of an older one, unless there are too many (ARGV[3]). Returns the number of the change, or 0.
+/// Writes a ban (ARGV[2] and its row), in place of an older one, unless there are ARGV[4]. ARGV[1] names the count where
+/// there is none yet. Returns its name, and the number of the change, or nothing.
 pub static PUT: Script = Script::new(
     "ban_put",
     r"
-if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[3]) then
-  return 0
+if redis.call('HEXISTS', KEYS[1], ARGV[2]) == 0 and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[4]) then
+  return false
 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-redis.call('SET', KEYS[2], redis.call('TIME')[1] .. '000000', 'NX')
-return redis.call('INCR', KEYS[2])
+redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
+redis.call('HSETNX', KEYS[2], 'epoch', ARGV[1])
+return {redis.call('HGET', KEYS[2], 'epoch'), redis.call('HINCRBY', KEYS[2], 'number', 1)}
 ",
 );
 
-/// Deletes a ban. Returns the number of the change, and the ban.
+/// Deletes a ban (ARGV[2]). Returns the name of the count, the number of the change, and the ban.
 pub static LIFT: Script = Script::new(
     "ban_lift",
     r"
-local row = redis.call('HGET', KEYS[1], ARGV[1])
-redis.call('HDEL', KEYS[1], ARGV[1])
-redis.call('SET', KEYS[2], redis.call('TIME')[1] .. '000000', 'NX')
-return {redis.call('INCR', KEYS[2]), row}
+local row = redis.call('HGET', KEYS[1], ARGV[2])
+redis.call('HDEL', KEYS[1], ARGV[2])
+redis.call('HSETNX', KEYS[2], 'epoch', ARGV[1])
+return {redis.call('HGET', KEYS[2], 'epoch'), redis.call('HINCRBY', KEYS[2], 'number', 1), row}
 ",
 );
 
-/// Writes bans, ARGV[2] and its row, …, that are not there. ARGV[1]: whether these are the last ones, so that what is
-/// there counts from now on.
+/// Writes bans (ARGV[2] and its row, …) that are not there.
 pub static RESTORE: Script = Script::new(
     "ban_restore",
     r"
+redis.call('HSETNX', KEYS[2], 'epoch', ARGV[1])
 for i = 2, #ARGV, 2 do
   redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1])
 end
-if ARGV[1] == '1' then
-  redis.call('SET', KEYS[2], redis.call('TIME')[1] .. '000000', 'NX')
-  redis.call('INCR', KEYS[2])
-end
-return 1
+return redis.call('HINCRBY', KEYS[2], 'number', 1)
 ",
 );
 
-/// Deletes those of the bans ARGV[2], … that have ended by ARGV[1]. It is no change: they hold nobody any more.
+/// Deletes those of the bans ARGV[3], … that have ended by ARGV[2]. It is no change: they hold nobody any more.
 pub static PURGE: Script = Script::new(
     "ban_purge",
     r"
-for i = 2, #ARGV do
+for i = 3, #ARGV do
   local row = redis.call('HGET', KEYS[1], ARGV[i])
   local ends = row and tonumber(string.match(row, '^%[%-?%d+,(%-?%d+),'))
-  if ends and ends <= tonumber(ARGV[1]) then
+  if ends and ends <= tonumber(ARGV[2]) then
     redis.call('HDEL', KEYS[1], ARGV[i])
   end
 end
@@ -90,10 +88,9 @@ return 1
 /// The bans in Redis.
 pub(super) struct Redis {
     nodes: Arc<Nodes>,
-    /// The hash of the bans, and the number of the last change.
+    /// The hash of the bans, and the count of changes.
     keys: [Box<[u8]>; 2],
     heard: Arc<Heard>,
-    reached: Arc<Notify>,
 }
 
 /// What this node has heard of bans.
@@ -101,11 +98,15 @@ struct Heard {
     shared: Arc<Shared>,
     namespaces: Vec<Arc<str>>,
     order: Mutex<Order>,
+    /// All is to be read again.
+    stale: Notify,
 }
 
 /// The order of the changes.
 #[derive(Default)]
 struct Order {
+    /// The name of the count; empty: there was none yet.
+    epoch: Box<str>,
     /// Every change up to this one is in memory.
     seen: u64,
     /// Later ones, which are in memory too, while one before them is missing.
@@ -119,9 +120,10 @@ struct Change {
     row: Option<BanRow>,
 }
 
-/// As the other nodes are told of it, in JSON.
+/// As the other nodes are told of it, in JSON; nothing at all: everything is to be read again.
 #[derive(Serialize, Deserialize)]
 struct Told<'a> {
+    epoch: Cow<'a, str>,
     number: u64,
     key: Cow<'a, str>,
     row: Option<Cow<'a, str>>,
@@ -149,6 +151,15 @@ fn read_row(text: &[u8]) -> Option<BanRow> {
     Some(BanRow { since_us, until_us, reason })
 }
 
+/// The name of the count and a number, where a reply begins with them.
+fn counted(reply: &Reply) -> Result<(&str, u64), BanError> {
+    let found = match reply.list() {
+        Some([epoch, number, ..]) => epoch.text().zip(number.int().and_then(|number| u64::try_from(number).ok())),
+        Some(_) | None => None,
+    };
+    found.ok_or_else(|| BanError::Refused("an answer that makes no sense".into()))
+}
+
 impl Heard {
     fn order(&self) -> MutexGuard<'_, Order> {
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
@@ -166,22 +177,29 @@ impl Heard {
     }
 
     fn told(&self, payload: &[u8]) {
+        if payload.is_empty() {
+            return self.stale.notify_one();
+        }
         let read = |told: Told<'_>| {
             let row = match told.row {
                 Some(row) => Some(read_row(row.as_bytes())?),
                 None => None,
             };
-            Some((told.number, Change { key: read_key(told.key.as_bytes())?, row }))
+            Some((told.epoch.into_owned(), told.number, Change { key: read_key(told.key.as_bytes())?, row }))
         };
         match serde_json::from_slice(payload).ok().and_then(read) {
-            Some((number, change)) => self.learn(number, change),
+            Some((epoch, number, change)) => self.learn(&epoch, number, change),
             None => tracing::warn!("a node has told of a ban what is not understood"),
         }
     }
 
     /// A change, in whatever order it is heard of.
-    fn learn(&self, number: u64, change: Change) {
+    fn learn(&self, epoch: &str, number: u64, change: Change) {
         let mut order = self.order();
+        if *epoch != *order.epoch {
+            self.apply(&change);
+            return self.stale.notify_one();
+        }
         if number <= order.seen {
             return;
         }
@@ -202,8 +220,11 @@ impl Heard {
     }
 
     /// These bans hold, as of this change, with what has been heard of later ones.
-    fn replace(&self, number: u64, bans: &[(BanKey, BanRow)]) {
+    fn replace(&self, epoch: &str, number: u64, bans: &[(BanKey, BanRow)]) {
         let mut order = self.order();
+        if *epoch != *order.epoch {
+            *order = Order { epoch: epoch.into(), ..Order::default() };
+        }
         let mut table = Table::default();
         for (key, row) in bans {
             let ban = self.namespace(&key.namespace).and_then(|namespace| Ban::new(namespace, key, row.clone()));
@@ -231,13 +252,13 @@ impl Order {
 
 impl Redis {
     pub(super) fn new(nodes: Arc<Nodes>, prefix: &str, shared: Arc<Shared>, namespaces: &[Arc<str>]) -> Arc<Redis> {
-        let heard = Arc::new(Heard { shared, namespaces: namespaces.to_vec(), order: Mutex::default() });
-        let reached = Arc::new(Notify::new());
-        let (told, notified) = (Arc::clone(&heard), Arc::clone(&reached));
+        let (namespaces, order, stale) = (namespaces.to_vec(), Mutex::default(), Notify::new());
+        let heard = Arc::new(Heard { shared, namespaces, order, stale });
+        let (told, reached) = (Arc::clone(&heard), Arc::clone(&heard));
         nodes.handle(Topic::Bans, Box::new(move |payload| told.told(&payload)));
-        nodes.on_reached(Box::new(move || notified.notify_one()));
+        nodes.on_reached(Box::new(move || reached.stale.notify_one()));
         let keys = ["{bans}", "{bans}:v"].map(|key| format!("{prefix}:{key}").into_bytes().into());
-        Arc::new(Redis { nodes, keys, heard, reached })
+        Arc::new(Redis { nodes, keys, heard })
     }
 
     /// Carried out to the end also where nobody waits for it.
@@ -246,14 +267,12 @@ impl Redis {
         let put = async move {
             let max = BANS_MAX.to_string();
             let reply = this.call(&PUT, &[&key_text(&key), &row_text(&row), &max]).await?;
-            match reply.int().and_then(|number| u64::try_from(number).ok()) {
-                Some(0) => Err(BanError::TooMany),
-                Some(number) => {
-                    this.changed(number, Change { key, row: Some(row) }).await;
-                    Ok(())
-                }
-                None => Err(BanError::Refused("an answer that makes no sense".into())),
+            if reply == Reply::Nil {
+                return Err(BanError::TooMany);
             }
+            let (epoch, number) = counted(&reply)?;
+            this.changed(epoch, number, Change { key, row: Some(row) }).await;
+            Ok(())
         };
         tokio::spawn(put).await.unwrap_or(Err(BanError::Away))
     }
@@ -263,30 +282,32 @@ impl Redis {
         let this = Arc::clone(self);
         let lift = async move {
             let reply = this.call(&LIFT, &[&key_text(&key)]).await?;
-            let Some([number, row]) = reply.list() else {
-                return Err(BanError::Refused("an answer that makes no sense".into()));
-            };
-            if let Some(number) = number.int().and_then(|number| u64::try_from(number).ok()) {
-                this.changed(number, Change { key, row: None }).await;
-            }
-            Ok(row.bytes().and_then(|row| read_row(row)))
+            let (epoch, number) = counted(&reply)?;
+            this.changed(epoch, number, Change { key, row: None }).await;
+            Ok(reply.list().and_then(|items| read_row(items.get(2)?.bytes()?)))
         };
         tokio::spawn(lift).await.unwrap_or(Err(BanError::Away))
     }
 
     /// Redis has it: this node knows it from now on, and the others are told.
-    async fn changed(&self, number: u64, change: Change) {
+    async fn changed(&self, epoch: &str, number: u64, change: Change) {
         let (key, row) = (key_text(&change.key), change.row.as_ref().map(row_text));
-        self.heard.learn(number, change);
+        self.heard.learn(epoch, number, change);
+        let told = Told { epoch: epoch.into(), number, key: key.into(), row: row.map(Cow::from) };
         // Such values can be written always.
-        let told = serde_json::to_vec(&Told { number, key: key.into(), row: row.map(Cow::from) }).unwrap_or_default();
+        self.tell(serde_json::to_vec(&told).unwrap_or_default()).await;
+    }
+
+    async fn tell(&self, told: Vec<u8>) {
         if let Err(trouble) = self.nodes.tell_all(Topic::Bans, told.into()).await {
             tracing::warn!(?trouble, "other nodes were not told of a ban: they will find it");
         }
     }
 
+    /// A script that changes bans, and may begin a count.
     async fn call(&self, script: &Script, args: &[&str]) -> Result<Reply, BanError> {
-        let args: Vec<&[u8]> = args.iter().map(|arg| arg.as_bytes()).collect();
+        let epoch = format!("{:016x}", rand::random::<u64>());
+        let args: Vec<&[u8]> = [epoch.as_bytes()].into_iter().chain(args.iter().map(|arg| arg.as_bytes())).collect();
         Ok(self.nodes.call(Call::script(script, &[&self.keys[0], &self.keys[1]], &args)).await?)
     }
 
@@ -294,18 +315,25 @@ impl Redis {
         Ok(self.nodes.call(Call::command(&self.keys[0], words)).await?)
     }
 
-    /// The number of the last change.
-    async fn number(&self) -> Result<u64, BanError> {
-        let number = self.command(&[b"GET", &self.keys[1]]).await?.int().unwrap_or(0);
-        Ok(u64::try_from(number).unwrap_or(0))
+    /// The name of the count, and the number of the last change.
+    async fn count(&self) -> Result<(Box<str>, u64), BanError> {
+        let reply = self.command(&[b"HMGET", &self.keys[1], b"epoch", b"number"]).await?;
+        Ok(counted(&reply).map_or_else(|_| ("".into(), 0), |(epoch, number)| (epoch.into(), number)))
     }
 
-    /// Reads all bans. Where Redis has lost them, they are written there again as this node knows them.
+    /// What the count was when it was last looked at.
+    fn known(&self) -> (Box<str>, u64) {
+        let order = self.heard.order();
+        (order.epoch.clone(), order.seen)
+    }
+
+    /// Reads all bans.
     pub(super) async fn load(&self) -> Result<(), BanError> {
-        let mut number = self.number().await?;
-        if number == 0 && self.heard.order().seen > 0 {
+        let (known, seen) = self.known();
+        let (mut epoch, mut number) = self.count().await?;
+        if !known.is_empty() && (known != epoch || number < seen) {
             self.restore().await?;
-            number = self.number().await?;
+            (epoch, number) = self.count().await?;
         }
         let now = Timestamp::now();
         let (mut bans, mut ended, mut cursor) = (Vec::new(), Vec::new(), "0".to_owned());
@@ -331,21 +359,21 @@ impl Redis {
                 break;
             }
         }
-        self.heard.replace(number, &bans);
+        self.heard.replace(&epoch, number, &bans);
         self.purge(&ended, now - KEPT_AFTER_END).await
     }
 
-    /// Redis came back empty: what lasts is what the nodes remember. Who reads before the end does the same.
+    /// Redis came back without some bans, or all: what lasts is what the nodes remember.
     async fn restore(&self) -> Result<(), BanError> {
         let bans: Vec<Ban> = self.heard.shared.read().all().cloned().collect();
-        tracing::warn!(bans = bans.len(), "Redis has lost the bans: they are written there again");
+        tracing::warn!(bans = bans.len(), "Redis has lost bans: those that are remembered are written there again");
         let pair = |ban: &Ban| Some([key_text(&self.heard.key(ban)?), row_text(&ban.row())]);
         let texts: Vec<String> = bans.iter().filter_map(pair).flatten().collect();
         for batch in texts.chunks(2 * BATCH) {
-            let args: Vec<&str> = ["0"].into_iter().chain(batch.iter().map(String::as_str)).collect();
-            self.call(&RESTORE, &args).await?;
+            self.call(&RESTORE, &batch.iter().map(String::as_str).collect::<Vec<_>>()).await?;
         }
-        self.call(&RESTORE, &["1"]).await.map(drop)
+        self.tell(Vec::new()).await;
+        Ok(())
     }
 
     async fn purge(&self, ended: &[String], by: Timestamp) -> Result<(), BanError> {
@@ -371,19 +399,20 @@ impl Redis {
 
     /// Reads all bans whenever Redis is reached anew, or a change was missed. Ends never.
     pub(super) async fn follow(&self) {
-        let (mut missing, mut known) = (false, 0);
+        let mut missing = false;
+        // What Redis had at the last check must have been heard of by the next.
+        let mut had = 0;
         loop {
             tokio::select! {
-                () = self.reached.notified() => missing = true,
+                () = self.heard.stale.notified() => missing = true,
                 () = tokio::time::sleep(CHECK_EVERY) => {}
             }
             if !missing && self.nodes.reaches_redis() {
-                let seen = self.heard.order().seen;
-                match self.number().await {
-                    Ok(number) => {
-                        // What Redis had at the last check must have been heard of by now.
-                        missing = seen < known || number < seen;
-                        known = number;
+                let (known, seen) = self.known();
+                match self.count().await {
+                    Ok((epoch, number)) => {
+                        missing = epoch != known || number < seen || seen < had;
+                        had = number;
                     }
                     Err(error) => tracing::debug!(%error, "the bans could not be looked at"),
                 }

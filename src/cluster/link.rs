@@ -49,6 +49,8 @@ pub struct Link {
     /// Whose counters are used; none: those of threads that are no shard.
     shard: Option<usize>,
     masters: Masters,
+    /// Whether all masters have been reached at one time.
+    reached: bool,
     /// Whether slots may move: then calls are kept until they are answered.
     cluster: bool,
     seeking: Option<Seeking>,
@@ -122,6 +124,7 @@ impl Link {
             scripts,
             shard,
             masters: Masters::new(),
+            reached: false,
             cluster: false,
             seeking: None,
             seek_at: None,
@@ -170,7 +173,7 @@ impl Link {
     pub fn subscribe(&mut self, channel: &[u8]) {
         let Call { slot, bytes } = Call::command(channel, &[b"SSUBSCRIBE", channel]);
         if let Some(connection) = self.masters.connection(slot) {
-            connection.subscribe(slot, &bytes);
+            connection.subscribe(slot, bytes);
         }
     }
 
@@ -178,7 +181,7 @@ impl Link {
     pub fn unsubscribe(&mut self, channel: &[u8]) {
         let Call { slot, bytes } = Call::command(channel, &[b"SUNSUBSCRIBE", channel]);
         if let Some(connection) = self.masters.connection(slot) {
-            connection.unsubscribe(channel, &bytes);
+            connection.unsubscribe(channel, bytes);
         }
     }
 
@@ -299,17 +302,22 @@ impl Link {
             Some(shard) => tracing::debug!(target: "wsgate::cluster", shard, %host, port, "Redis is reached"),
         }
         let slots = master.slots.clone();
+        if !self.reached && self.shard.is_some() && self.masters.are_reached() {
+            self.reached = true;
+            self.redis.reached();
+        }
         self.fault = None;
+        self.masters.assign(place);
         if !slots.0.is_empty() {
             self.reports.push_back(Report::Up(slots));
         }
-        self.resting.due = self.resting.due.map(|_| Instant::now());
+        self.await_astray();
     }
 
     /// A master cannot be called any more, or could not be entered.
     fn lose(&mut self, place: usize, fault: &Fault) {
+        let slots = self.masters.reached_by(place);
         let Some(master) = self.masters.get_mut(place) else { return };
-        let slots = master.slots.clone();
         let RedisServer { host, port } = master.server.clone();
         match std::mem::replace(&mut master.state, State::Lost) {
             State::Ready(connection) => {
@@ -323,15 +331,23 @@ impl Link {
                     self.resting.answered(sent.slot);
                     self.answer(&sent, Err(Trouble::Away));
                 }
-                if !slots.0.is_empty() {
-                    self.reports.push_back(Report::Down(slots));
-                }
+                self.leave(slots);
             }
             State::Entering(_) | State::Lost => {
+                let unreached = self.masters.assign(place);
+                self.leave(unreached);
                 self.complain(format!("{host}:{port}: {fault}"));
             }
         }
         self.seek_later();
+    }
+
+    /// These slots are not reached any more.
+    fn leave(&mut self, slots: Slots) {
+        self.give_up(&slots);
+        if !slots.0.is_empty() {
+            self.reports.push_back(Report::Down(slots));
+        }
     }
 
     /// Answers the calls that wait for these slots.

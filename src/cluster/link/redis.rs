@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::lookup_host;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -37,6 +37,8 @@ pub struct Redis {
     node: Arc<str>,
     lookups: Arc<Semaphore>,
     metrics: Arc<Metrics>,
+    /// Shards that have reached all masters at one time.
+    reached: watch::Sender<usize>,
 }
 
 impl Redis {
@@ -55,7 +57,19 @@ impl Redis {
             node: config.node.clone(),
             lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
             metrics,
+            reached: watch::Sender::new(0),
         }))
+    }
+
+    /// Waits until so many shards have reached all masters.
+    pub async fn reached_by(&self, shards: usize) {
+        // It fails only where the sender is gone.
+        let _ = self.reached.subscribe().wait_for(|reached| *reached >= shards).await;
+    }
+
+    /// A shard has reached all masters, for the first time.
+    pub(super) fn reached(&self) {
+        self.reached.send_modify(|reached| *reached += 1);
     }
 
     pub(super) fn counters(&self, shard: Option<usize>) -> &ShardMetrics {

@@ -1,4 +1,5 @@
 #![allow(clippy::unwrap_used)]
+mod fake;
 mod moving;
 mod seeking;
 pub(crate) mod server;

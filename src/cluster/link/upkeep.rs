@@ -44,18 +44,20 @@ impl Link {
             }
         }
         reached.0.append(&mut anew.0);
-        self.give_up(&unreached);
-        if !unreached.0.is_empty() {
-            self.reports.push_back(Report::Down(unreached));
-        }
+        self.leave(unreached);
         if !reached.0.is_empty() {
             self.reports.push_back(Report::Up(reached));
         }
+        self.await_astray();
+        self.forget_idle();
+    }
+
+    /// Slots that have another master now rest until what is on its way to the one before is answered.
+    pub(super) fn await_astray(&mut self) {
         for slot in self.masters.astray() {
             self.resting.begin(slot, &self.masters);
         }
         self.resting.due = self.resting.due.map(|_| Instant::now());
-        self.forget_idle();
     }
 
     /// Says why no master is reached, once for each reason, and for all shards by the main thread.

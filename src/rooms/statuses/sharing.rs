@@ -78,6 +78,7 @@ pub(in crate::rooms) struct Sharing {
     reached: Arc<Notify>,
 }
 
+type OfClient = (Arc<str>, Arc<Said>);
 type Untold = HashMap<(Namespace, Arc<str>), Arc<Said>>;
 
 /// As nodes are told: a namespace, a client, and what it has said.
@@ -128,7 +129,7 @@ impl Sharing {
     }
 
     /// Some of what is untold, of one namespace.
-    fn take(&self) -> Option<(Namespace, Vec<(Arc<str>, Arc<Said>)>)> {
+    fn take(&self) -> Option<(Namespace, Vec<OfClient>)> {
         let mut untold = self.untold();
         let namespace = untold.keys().next()?.0;
         let clients: Vec<_> = untold.keys().filter(|key| key.0 == namespace).take(BATCH).cloned().collect();
@@ -143,7 +144,7 @@ impl Sharing {
     }
 
     /// Writes to Redis.
-    async fn write(&self, namespace: &str, batch: &[(Arc<str>, Arc<Said>)]) -> Result<(), Trouble> {
+    async fn write(&self, namespace: &str, batch: &[OfClient]) -> Result<(), Trouble> {
         let mut args = vec![CLIENTS_MAX.to_string(), KEPT_SECONDS.to_string()];
         for (client, said) in batch {
             let rest = format!("{} {}", said.since.as_microsecond(), said.status.as_str());
@@ -157,7 +158,7 @@ impl Sharing {
     async fn flush(&self, namespaces: &[Arc<str>]) -> Result<(), Trouble> {
         while let Some((namespace, batch)) = self.take() {
             let name = &namespaces[usize::from(namespace.index)];
-            let line = |(client, said): &(Arc<str>, Arc<Said>)| -> Line {
+            let line = |(client, said): &OfClient| -> Line {
                 let since_us = said.since.as_microsecond();
                 ((**name).into(), (**client).into(), said.version, since_us, said.status.as_str().into())
             };

@@ -15,8 +15,12 @@ async fn a_user_with_its_password_is_let_in() {
         return;
     }
     let server = Server::start(&["--requirepass", "master-key"]).await;
-    let rules = ["ACL", "SETUSER", "gate", "on", ">pass-word", "~t:*", "&t:*", "+@all", "-@admin", "-client"];
-    let reply = server.cli(&[&["-a", "master-key", "--no-auth-warning"], &rules[..]].concat()).await;
+    let admin = ["-a", "master-key", "--no-auth-warning"];
+    // As README.md says it.
+    let rules = "ACL SETUSER gate on >pass-word ~t:* &t:* +@read +@write +@scripting +@pubsub -@dangerous +ping +time \
+                 +client|setname +cluster|info +cluster|slots";
+    let rules: Vec<&str> = rules.split_whitespace().collect();
+    let reply = server.cli(&[&admin, &rules[..]].concat()).await;
     assert_eq!(reply, "OK");
 
     let mut nobody = link(&config(&[&server])).0;
@@ -28,19 +32,27 @@ async fn a_user_with_its_password_is_let_in() {
     let why = fault(&mut link(&wrong).0, "WRONGPASS").await;
     assert!(!why.contains("wrong-word"), "{why}");
 
-    // Not even allowed to give its connection a name.
     let mut right = config(&[&server]);
     secure(&mut right, "gate", "pass-word");
     let mut right = link(&right).0;
     up(&mut right).await;
     right.call(1, count("t:k"));
     assert_eq!(answer(&mut right, 1).await, Ok(Reply::Int(1)));
+    right.subscribe(b"t:c");
+    right.call(3, Call::script(&TELL, &[b"t:c"], &[b"hello"]));
+    until(&mut right, |report| matches!(report, Report::Pushed { .. }).then_some(())).await;
+    let names = server.cli(&[&admin, &["CLIENT", "LIST"][..]].concat()).await;
+    assert!(names.contains("name=wsgate-test "), "{names}");
     right.call(2, count("other"));
     let refused = answer(&mut right, 2).await;
     assert!(matches!(&refused, Err(Trouble::Refused(error)) if error.starts_with("NOPERM")), "{refused:?}");
     // A room whose channel may not be subscribed would be silent: that is no connection to be used.
     right.subscribe(b"other");
     down(&mut right).await;
+
+    // A name is no need.
+    assert_eq!(server.cli(&[&admin, &["ACL", "SETUSER", "gate", "-client"][..]].concat()).await, "OK");
+    up(&mut right).await;
 
     let mut default = config(&[&server]);
     default.password = Some(Secret::new("master-key"));
