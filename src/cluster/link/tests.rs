@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 mod fake;
-mod moving;
+pub(crate) mod moving;
 mod seeking;
 pub(crate) mod server;
 mod wire;

@@ -76,6 +76,8 @@ pub struct Redis {
     /// Rooms that were left while Redis may still have something of this node there.
     leftovers: VecDeque<RoomKey>,
     lives: Lives,
+    /// Where the list of nodes lies.
+    nodes_slot: u16,
     turns: Turns,
     next_number: u64,
 }
@@ -90,7 +92,7 @@ struct At {
 /// What a call was for.
 enum Asked {
     Publish { ticket: u64, at: At },
-    Read { ticket: u64, at: At, after: u64, some: bool },
+    Read { ticket: u64, at: At, wanted: Wanted },
     Sync { at: At },
     Fill { at: At, number: u64 },
     Check { at: At },
@@ -99,12 +101,22 @@ enum Asked {
     Told,
 }
 
+/// What was to be read.
+struct Wanted {
+    /// The count that it was asked of.
+    epoch: Arc<str>,
+    after: u64,
+    /// Messages, and not only whether there are any.
+    some: bool,
+}
+
 impl Redis {
     /// A broker without rooms.
     pub fn new(parts: Parts) -> Redis {
         let Parts { link, live, prefix, namespaces, duplicates, shard } = parts;
         Redis {
             link,
+            nodes_slot: slot_of(format!("{prefix}:{{nodes}}").as_bytes()),
             prefix,
             namespaces,
             duplicates,
@@ -362,8 +374,10 @@ impl Broker for Redis {
     fn read(&mut self, ticket: u64, key: &RoomKey, after: u64, batch: Batch) {
         let Some(at) = self.usable(key) else { return self.events.push_back(Event::Unread { ticket }) };
         let Some(room) = self.room(at) else { return };
+        let Some(count) = &room.count else { return };
+        let wanted = Wanted { epoch: count.epoch.clone(), after, some: batch.messages > 0 };
         let call = scripts::read(&room.channel, after, batch, &room.rules.history);
-        self.call(Asked::Read { ticket, at, after, some: batch.messages > 0 }, call);
+        self.call(Asked::Read { ticket, at, wanted }, call);
     }
 
     fn holds(&mut self, key: &RoomKey, client: &Arc<str>, held: Option<Held>) {

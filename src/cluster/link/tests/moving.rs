@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 const KEYS: [&[u8]; 2] = [b"{r}a", b"{r}b"];
 
 /// Masters of a cluster, over which the slots are spread, and then its replicas.
-async fn cluster(masters: usize, replicas: usize) -> Vec<Server> {
+pub(crate) async fn cluster(masters: usize, replicas: usize) -> Vec<Server> {
     let mut servers = Vec::new();
     for _ in 0..masters + replicas {
         servers.push(Server::start(&["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]).await);
@@ -38,7 +38,7 @@ async fn up_to(link: &mut Link, key: &[u8]) {
     until(link, |report| matches!(report, Report::Up(slots) if slots.contains(slot)).then_some(())).await;
 }
 
-async fn owner_of(servers: &[Server], slot: u16) -> &Server {
+pub(crate) async fn owner_of(servers: &[Server], slot: u16) -> &Server {
     for server in servers {
         let nodes = server.cli(&["CLUSTER", "NODES"]).await;
         let own = nodes.lines().find(|line| line.contains("myself")).unwrap().to_owned();
@@ -54,7 +54,7 @@ async fn owner_of(servers: &[Server], slot: u16) -> &Server {
 }
 
 /// Moves a slot with its keys, as `redis-cli --cluster reshard` does.
-async fn move_slot(from: &Server, to: &Server, slot: u16, others: &[Server]) {
+pub(crate) async fn move_slot(from: &Server, to: &Server, slot: u16, others: &[Server]) {
     let slot = slot.to_string();
     let (from_id, to_id) = (from.cli(&["CLUSTER", "MYID"]).await, to.cli(&["CLUSTER", "MYID"]).await);
     assert_eq!(to.cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await, "OK");

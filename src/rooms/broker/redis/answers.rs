@@ -1,6 +1,6 @@
 //! What Redis answers.
 use super::room::{Count, Syncing};
-use super::{Asked, At, Redis, is_passing, scripts, wire};
+use super::{Asked, At, Redis, Wanted, is_passing, scripts, wire};
 use crate::cluster::{Reply, Trouble};
 use crate::metrics::PlacesLost;
 use crate::rooms::broker::{Batch, Event, Message};
@@ -44,11 +44,11 @@ impl Redis {
         }
         match asked {
             Asked::Publish { ticket, at } => self.published(ticket, at, answer),
-            Asked::Read { ticket, at, after, some: false } if self.lags_behind(at, after, &answer) => {
-                self.read_behind_the_gap(ticket, at, after);
+            Asked::Read { ticket, at, wanted } if !wanted.some && self.lags_behind(at, &wanted, &answer) => {
+                self.read_behind_the_gap(ticket, at, wanted);
             }
-            Asked::Read { ticket, at, after, some } => {
-                let event = self.was_read(ticket, at, (after, some), answer).unwrap_or(Event::Unread { ticket });
+            Asked::Read { ticket, at, wanted } => {
+                let event = self.was_read(ticket, at, &wanted, answer).unwrap_or(Event::Unread { ticket });
                 self.events.push_back(event);
             }
             Asked::Sync { at } => {
@@ -104,17 +104,15 @@ impl Redis {
         }
     }
 
-    fn was_read(
-        &mut self,
-        ticket: u64,
-        at: At,
-        (after, some): (u64, bool),
-        answer: Result<Reply, Trouble>,
-    ) -> Option<Event> {
+    fn was_read(&mut self, ticket: u64, at: At, wanted: &Wanted, answer: Result<Reply, Trouble>) -> Option<Event> {
         let reply = answer.ok()?;
         let found = found(&reply)?;
-        let Some(found) = self.of_the_count(at, found) else { return None };
-        let epoch = self.room(at)?.count.as_ref()?.epoch.clone();
+        let found = self.of_the_count(at, found)?;
+        let Wanted { epoch, after, some } = wanted;
+        // Of another count the offset says nothing.
+        if **epoch != *found.epoch {
+            return None;
+        }
         let kept = found.oldest.is_some_and(|oldest| oldest <= after.saturating_add(1));
         let room = self.room(at)?.key.name.clone();
         let message = |entry: Option<Entry<'_>>| {
@@ -122,31 +120,36 @@ impl Redis {
             let position = Position { epoch: epoch.clone(), offset: entry.offset };
             Some(Message::new(&room, position, entry.time()?, &read_publication(entry.body)?))
         };
-        let mut next = after;
+        let mut next = *after;
         let in_order = |message: &Message| {
             next += 1;
             message.position.offset == next
         };
         let messages: Vec<Message> = found.entries().map_while(message).take_while(in_order).collect();
-        let has_all = after >= found.last || kept && (!some || !messages.is_empty());
+        let has_all = *after >= found.last || kept && (!some || !messages.is_empty());
         Some(Event::Read { ticket, messages: has_all.then_some(messages), oldest: found.oldest })
     }
 
     /// Whether somebody has seen more of a room, over another node, than was told here, and no more than there is.
-    fn lags_behind(&mut self, at: At, after: u64, answer: &Result<Reply, Trouble>) -> bool {
+    fn lags_behind(&mut self, at: At, wanted: &Wanted, answer: &Result<Reply, Trouble>) -> bool {
         let Some(Some(found)) = answer.as_ref().ok().and_then(found) else { return false };
-        let count = self.room(at).and_then(|room| room.count.as_mut()).filter(|count| *count.epoch == *found.epoch);
-        let Some(count) = count.filter(|count| (count.told + 1..=found.last).contains(&after)) else { return false };
-        count.last = count.last.max(found.last);
-        true
+        let count = self.room(at).and_then(|room| room.count.as_mut());
+        let of_one = |count: &&mut Count| *count.epoch == *found.epoch && wanted.epoch == count.epoch;
+        let Some(count) = count.filter(of_one) else { return false };
+        let lags = (count.told + 1..=found.last).contains(&wanted.after);
+        if lags {
+            count.last = count.last.max(found.last);
+        }
+        lags
     }
 
     /// Asks again, behind what is to be told before.
-    fn read_behind_the_gap(&mut self, ticket: u64, at: At, after: u64) {
+    fn read_behind_the_gap(&mut self, ticket: u64, at: At, wanted: Wanted) {
         self.fill(at);
         let Some(room) = self.room(at) else { return };
-        let call = scripts::read(&room.channel, after, Batch { messages: 0, bytes: 0 }, &room.rules.history);
-        self.call(Asked::Read { ticket, at, after, some: false }, call);
+        let none = Batch { messages: 0, bytes: 0 };
+        let call = scripts::read(&room.channel, wanted.after, none, &room.rules.history);
+        self.call(Asked::Read { ticket, at, wanted }, call);
     }
 
     /// What was found, where it is of the count that is known here; else that is looked into.

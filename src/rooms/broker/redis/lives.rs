@@ -69,9 +69,12 @@ impl Lives {
         self.dead.get(&node).is_some_and(|since| since.elapsed() >= REMOVED_AFTER)
     }
 
-    /// Looks at the list again.
-    pub fn look(&mut self) -> Changes {
+    /// Looks at the list again. Where Redis is not reached it is not kept up, and no node is too old to be new.
+    pub fn look(&mut self, reached: bool) -> Changes {
         let (mut changes, now) = (Changes::default(), Instant::now());
+        if !reached {
+            self.known.values_mut().flatten().for_each(|since| *since = now);
+        }
         if self.nodes.version() != self.version {
             self.version = self.nodes.version();
             let live = self.nodes.now();

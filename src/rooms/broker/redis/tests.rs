@@ -1,6 +1,8 @@
 //! Nodes over one redis-server, in real time.
 #![allow(clippy::unwrap_used)]
 mod messages;
+mod moving;
+
 mod outages;
 mod presence;
 

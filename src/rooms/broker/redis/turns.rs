@@ -100,7 +100,8 @@ impl Redis {
     }
 
     fn look_at_nodes(&mut self) {
-        let changes = self.lives.look();
+        let reached = self.link.reaches(self.nodes_slot);
+        let changes = self.lives.look(reached);
         self.events.extend(changes.gone.into_iter().map(|node| Event::Gone { node }));
         if changes.anew {
             self.places(|_| true).into_iter().for_each(|at| self.queue_sync(at));
