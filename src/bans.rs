@@ -4,11 +4,13 @@
 //! relaxed load. A ban is written to the [`Store`] first, and comes into memory from the store's thread when it is on
 //! the disk: so memory follows the order of the commits, also where two write about one client at once, or where one
 //! who asked does not wait for the answer. Bans of namespaces that the configuration does not know stay in the store
-//! until they end, and count there.
+//! until they end, and count there. Where there are several nodes, Redis is the store ([`redis`]).
+mod redis;
 mod table;
 #[cfg(test)]
 mod tests;
 
+use crate::cluster::{Nodes, Script};
 use crate::config::Namespace;
 use crate::identity::is_client;
 use crate::store::{BanKey, BanRow, BanWritten, Store, StoreError};
@@ -20,6 +22,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLo
 use table::{Place, Table};
 use tokio::sync::oneshot;
 
+/// What Redis is asked for bans.
+pub const SCRIPTS: [&Script; 4] = [&redis::PUT, &redis::LIFT, &redis::RESTORE, &redis::PURGE];
 /// Most bytes of a reason.
 pub const REASON_MAX: usize = 256;
 /// Bans that one sweep looks up to delete.
@@ -59,6 +63,10 @@ pub enum BanError {
     Busy,
     /// The store failed.
     Store(StoreError),
+    /// Redis is not reached. The ban may have been written nevertheless, and then all nodes find it.
+    Away,
+    /// Redis refused it, in these words.
+    Refused(Box<str>),
 }
 
 /// All bans.
@@ -74,6 +82,8 @@ enum Keep {
     Memory,
     /// In the store of a folder.
     Store(Arc<Lazy>),
+    /// In Redis, for all nodes.
+    Redis(Arc<redis::Redis>),
 }
 
 /// A store that is opened for the first ban.
@@ -90,6 +100,28 @@ struct Shared {
     /// No ban ends before this Unix time in µs. Written with the table locked.
     next_end_us: AtomicI64,
     table: RwLock<Table>,
+}
+
+impl Ban {
+    /// What a row says; `None` where no timestamp can hold its times: it cannot have come from a ban.
+    fn new(namespace: Namespace, key: &BanKey, row: BanRow) -> Option<Ban> {
+        Some(Ban {
+            namespace,
+            client: Arc::clone(&key.client),
+            room: (!key.room.is_empty()).then(|| Arc::clone(&key.room)),
+            until: row.until_us.map(Timestamp::from_microsecond).transpose().ok()?,
+            reason: row.reason,
+            since: Timestamp::from_microsecond(row.since_us).ok()?,
+        })
+    }
+
+    fn row(&self) -> BanRow {
+        BanRow {
+            since_us: self.since.as_microsecond(),
+            until_us: self.until.map(Timestamp::as_microsecond),
+            reason: self.reason.clone(),
+        }
+    }
 }
 
 impl Bans {
@@ -118,6 +150,25 @@ impl Bans {
         Ok(Arc::new(Bans { shared: Arc::new(shared), namespaces: namespaces.to_vec(), keep }))
     }
 
+    /// Reads the bans that these nodes share, from the keys that begin with `prefix`.
+    ///
+    /// # Errors
+    /// Where Redis does not give them.
+    pub async fn of_nodes(nodes: Arc<Nodes>, prefix: &str, namespaces: &[Arc<str>]) -> Result<Arc<Bans>, BanError> {
+        let shared = Arc::new(Shared::new());
+        let redis = redis::Redis::new(nodes, prefix, Arc::clone(&shared), namespaces);
+        redis.load().await?;
+        Ok(Arc::new(Bans { shared, namespaces: namespaces.to_vec(), keep: Keep::Redis(redis) }))
+    }
+
+    /// Hears of what other nodes do, for as long as it is polled: to be run on the main thread.
+    pub async fn follow(&self) {
+        match &self.keep {
+            Keep::Redis(redis) => redis.follow().await,
+            Keep::Memory | Keep::Store(_) => std::future::pending().await,
+        }
+    }
+
     /// Bans that end with the process. For tests: namespaces of any index.
     pub fn in_memory() -> Arc<Bans> {
         let namespaces = vec![Arc::from(""); 1024];
@@ -141,8 +192,8 @@ impl Bans {
         self.shared.read().get(place).filter(|ban| !has_ended(ban.until, Timestamp::now())).cloned()
     }
 
-    /// Writes a ban, in place of an older one of this client and room. When it returns, the ban is on the disk and
-    /// checks find it. The ban is written also where nobody waits for it to the end.
+    /// Writes a ban, in place of an older one of this client and room. When it returns, the ban is on the disk, or in
+    /// Redis, and checks find it. The ban is written also where nobody waits for it to the end.
     ///
     /// # Errors
     /// [`BanError`]; the older one holds.
@@ -152,8 +203,10 @@ impl Bans {
         if ban.reason.as_ref().is_some_and(|r| r.len() > REASON_MAX || r.chars().any(char::is_control)) {
             return Err(BanError::Reason);
         }
-        let until_us = ban.until.map(Timestamp::as_microsecond);
-        let row = BanRow { since_us: ban.since.as_microsecond(), until_us, reason: ban.reason };
+        let row = ban.row();
+        if let Keep::Redis(redis) = &self.keep {
+            return redis.put(key, row).await;
+        }
         let Some(store) = self.store().await? else {
             self.shared.put(namespace, &key, row);
             return Ok(());
@@ -182,6 +235,10 @@ impl Bans {
         let holds = |ban: Option<Ban>| ban.is_some_and(|b| !has_ended(b.until, Timestamp::now()));
         let store = match &self.keep {
             Keep::Memory => return Ok(holds(self.shared.remove(namespace, &key, None))),
+            Keep::Redis(redis) => {
+                let lifted = redis.lift(key.clone()).await?;
+                return Ok(holds(lifted.and_then(|row| Ban::new(namespace, &key, row))));
+            }
             // Without a store there is nothing to lift.
             Keep::Store(lazy) => lazy.store.get(),
         };
@@ -218,16 +275,15 @@ impl Bans {
     /// Forgets some of the bans that have ended, also in the store; does not wait for that. To be called now and then.
     pub fn sweep(&self) {
         let now = Timestamp::now();
-        if self.shared.count.load(Relaxed) == 0 || self.shared.next_end_us.load(Relaxed) > now.as_microsecond() {
-            return;
-        }
+        let store = match &self.keep {
+            Keep::Memory => None,
+            Keep::Store(lazy) => lazy.store.get(),
+            // It does so by itself.
+            Keep::Redis(_) => return,
+        };
         for ban in self.shared.ended_by(now) {
             let namespace = ban.namespace;
             let Ok(key) = self.key(namespace, &ban.client, ban.room.as_deref()) else { continue };
-            let store = match &self.keep {
-                Keep::Memory => None,
-                Keep::Store(lazy) => lazy.store.get(),
-            };
             let Some(store) = store else {
                 self.shared.remove(namespace, &key, Some(now));
                 continue;
@@ -260,7 +316,7 @@ impl Bans {
     /// The store, opened if it is not; nothing: bans are kept in memory alone.
     async fn store(&self) -> Result<Option<Store>, BanError> {
         let lazy = match &self.keep {
-            Keep::Memory => return Ok(None),
+            Keep::Memory | Keep::Redis(_) => return Ok(None),
             Keep::Store(lazy) => lazy,
         };
         if let Some(store) = lazy.store.get() {
@@ -304,16 +360,29 @@ impl Shared {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A row whose times no timestamp can hold is left out: it cannot have come from a ban.
+    fn len(&self) -> usize {
+        self.count.load(Relaxed)
+    }
+
+    /// A row that cannot have come from a ban is left out.
     fn put(&self, namespace: Namespace, key: &BanKey, row: BanRow) {
-        let Ok(since) = Timestamp::from_microsecond(row.since_us) else { return };
-        let Ok(until) = row.until_us.map(Timestamp::from_microsecond).transpose() else { return };
-        let room = (!key.room.is_empty()).then(|| Arc::clone(&key.room));
-        let client = Arc::clone(&key.client);
+        let until_us = row.until_us;
+        let Some(ban) = Ban::new(namespace, key, row) else { return };
         let mut table = self.write();
-        table.put(Ban { namespace, client, room, until, reason: row.reason, since });
-        self.next_end_us.fetch_min(row.until_us.unwrap_or(i64::MAX), Relaxed);
+        table.put(ban);
+        self.next_end_us.fetch_min(until_us.unwrap_or(i64::MAX), Relaxed);
         self.count.store(table.len(), Relaxed);
+    }
+
+    /// Holds these bans instead of all others.
+    fn replace(&self, bans: Table) {
+        let mut table = self.write();
+        let before = std::mem::replace(&mut *table, bans);
+        // What has ended is looked for anew.
+        self.next_end_us.store(0, Relaxed);
+        self.count.store(table.len(), Relaxed);
+        drop(table);
+        drop(before);
     }
 
     /// Removes a ban; with `ended_by` only one that has ended by then.
@@ -331,6 +400,9 @@ impl Shared {
 
     /// Some of the bans that have ended.
     fn ended_by(&self, now: Timestamp) -> Vec<Ban> {
+        if self.len() == 0 || self.next_end_us.load(Relaxed) > now.as_microsecond() {
+            return Vec::new();
+        }
         let table = self.read();
         let mut ended = Vec::new();
         let mut next = i64::MAX;
@@ -372,6 +444,8 @@ impl fmt::Display for BanError {
             BanError::TooMany => f.write_str("there are too many bans"),
             BanError::Busy => f.write_str("the store has too much to do"),
             BanError::Store(error) => error.fmt(f),
+            BanError::Away => f.write_str("Redis is not reached"),
+            BanError::Refused(error) => write!(f, "Redis refused it: {error}"),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! Only this module names the crate `redis-protocol`.
 pub mod link;
 pub mod nodes;
+pub mod rates;
 pub mod script;
 pub mod slots;
 

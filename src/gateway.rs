@@ -118,7 +118,7 @@ async fn serve(config: Arc<Config>, path: &Path, program: &str) -> Result<(), St
         () = signals.stop.next() => return Ok(()),
     };
     // After what fails most often: the store is closed again where anything fails, but opening it takes its time.
-    let parts = Parts::new(early, nodes.clone(), path);
+    let parts = Parts::new(early, nodes.clone(), path).await;
     let served = match &parts {
         Ok(parts) => parts.serve(bound, admin, &mut signals, &mut serving, program).await,
         Err(error) => Err(error.clone()),
@@ -155,13 +155,19 @@ struct Lasting {
 }
 
 impl Lasting {
-    fn open(config: &Config) -> Result<Lasting, StoreError> {
+    /// Where there are other nodes, what lasts is in Redis.
+    async fn open(config: &Config, nodes: Option<&Arc<Nodes>>) -> Result<Lasting, String> {
+        if let Some((cluster, nodes)) = config.cluster.as_ref().zip(nodes) {
+            let bans = Bans::of_nodes(nodes.clone(), &cluster.prefix, &config.namespaces).await;
+            return Ok(Lasting { store: None, bans: bans.map_err(|e| format!("cannot read the bans: {e}"))? });
+        }
         let (rooms, folder) = (&config.rooms, config.rooms.store.clone());
         let durable = rooms.rules.durable || rooms.policies.iter().any(|policy| policy.rules.durable);
-        // In a cluster Redis keeps the history.
-        let store = (durable && config.cluster.is_none()).then(|| Store::open(&folder)).transpose()?;
-        let bans = Bans::load(folder, store.clone(), &config.namespaces)?;
-        Ok(Lasting { store, bans })
+        let open = || -> Result<Lasting, StoreError> {
+            let store = durable.then(|| Store::open(&folder)).transpose()?;
+            Ok(Lasting { bans: Bans::load(folder.clone(), store.clone(), &config.namespaces)?, store })
+        };
+        open().map_err(|e| e.to_string())
     }
 }
 
@@ -181,11 +187,6 @@ pub fn missing_files(config: &Config) -> Vec<String> {
     }
     missing.extend(config.cluster.as_ref().and_then(|cluster| reach(cluster, Metrics::new(0)).err()));
     missing.extend(config.upstreams.iter().filter_map(|u| upstream::trust(u).err()).map(|error| error.to_string()));
-    if let Some(cluster) = config.cluster.as_ref().filter(|cluster| cluster.tls)
-        && let Err(error) = tls::client::config(cluster.ca.as_deref(), None)
-    {
-        missing.push(error.to_string());
-    }
     for listener in config.listeners.iter().filter(|l| !l.tls.is_empty()) {
         let made = listener.tls.iter().any(|c| c.generate && !c.certificate.exists() && !c.private_key.exists());
         if !made && let Err(error) = load_tls(listener) {
@@ -261,7 +262,7 @@ impl Early {
         let load = |listener| load_tls(listener).map(|tls| tls.map(Arc::new)).map_err(|e| e.to_string());
         Ok(Early {
             tls: config.listeners.iter().map(load).collect::<Result<_, _>>()?,
-            limiter: Limiter::new(config.server.max_connections, config.ip_limits),
+            limiter: Limiter::of(&config),
             health: Arc::new(Health::new(config.server.shards, Instant::now())),
             redis: config.cluster.as_ref().map(|cluster| reach(cluster, metrics.clone())).transpose()?,
             metrics,
@@ -274,9 +275,9 @@ impl Early {
 }
 
 impl Parts {
-    fn new(early: Early, nodes: Option<Arc<Nodes>>, path: &Path) -> Result<Parts, String> {
+    async fn new(early: Early, nodes: Option<Arc<Nodes>>, path: &Path) -> Result<Parts, String> {
         let Early { config, tls, limiter, metrics, health, hook, upstreams, redis, drain } = early;
-        let lasting = Lasting::open(&config).map_err(|e| e.to_string())?;
+        let lasting = Lasting::open(&config, nodes.as_ref()).await?;
         let gate = Gate::new(config.clone(), limiter.clone(), lasting.bans.clone()).map_err(|e| e.to_string())?;
         Ok(Parts {
             gate: Arc::new(gate),
@@ -307,9 +308,12 @@ impl Parts {
     ) -> Result<Served, String> {
         let notifier = Notifier::from_env();
         let (mut shards, intakes, shared) = self.start_shards()?;
-        let admin_state = self.admin_state(Desk::new(shared.clone()));
+        let desk = Desk::new(shared.clone());
+        self.share(&desk, &shared, serving).await;
+        let admin_state = self.admin_state(desk);
         let acceptor = Arc::new(Acceptor::new(self.gate.clone(), self.metrics.clone(), intakes.clone()));
         let addresses: Vec<(usize, String)> = bound.iter().map(|b| (b.listener, b.address.clone())).collect();
+        cluster::shards_reach(self.redis.as_ref(), self.config.server.shards).await;
         announce(&self.config, &addresses);
         let mut accepting = accept(acceptor, bound);
         if let Some((listener, state)) = admin.zip(admin_state.clone()) {
@@ -334,12 +338,14 @@ impl Parts {
             serving.spawn(cluster::tell_standing(nodes, self.health.clone(), notifier.clone()));
         }
         self.health.set_ready();
+        self.say_phase();
         banner::print(&self.config, &addresses, program);
-        notifier.ready("serving");
+        notifier.ready(cluster::status(self.nodes.as_ref()));
         self.until_stopped(signals, &mut shards, &notifier).await?;
         tracing::info!(window_s = self.config.server.drain.as_secs_f64(), "stopping");
         notifier.stopping("closing sessions");
         self.health.set_draining();
+        self.say_phase();
         self.draining.store(true, Relaxed);
         accepting.abort_all();
         for intake in intakes {
@@ -362,6 +368,12 @@ impl Parts {
         }
     }
 
+    fn say_phase(&self) {
+        if let Some(nodes) = &self.nodes {
+            nodes.about_changed();
+        }
+    }
+
     /// Reloads as often as it is told to.
     async fn until_stopped(
         &self,
@@ -378,7 +390,7 @@ impl Parts {
             }
             notifier.reloading();
             tokio::select! {
-                () = self.reload() => notifier.ready("serving"),
+                () = self.reload() => notifier.ready(cluster::status(self.nodes.as_ref())),
                 () = signals.stop.next() => return Ok(()),
                 () = self.drain.notified() => return Ok(()),
                 died = shards.next_end() => return Err(died),

@@ -5,10 +5,12 @@
 pub mod deadlines;
 pub mod gcra;
 pub mod meter;
+pub mod shared;
 pub mod table;
 
-use crate::config::IpLimits;
+use crate::config::{Config, IpLimits};
 use gcra::{Bucket, Rate, nanos};
+use shared::{Account, Kind, Ledger};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +26,8 @@ pub struct Limiter {
     ip_rate: Option<Rate>,
     ips: Mutex<Table<IpKey, Address>>,
     clients: Mutex<Table<ClientKey, Arc<Client>>>,
+    /// What is taken, where it counts over all nodes.
+    ledger: Option<Arc<Ledger>>,
 }
 
 /// One IPv4 address, or one IPv6 network of 64 bits: what one subscriber can use freely.
@@ -60,6 +64,17 @@ pub struct Client {
     rooms: AtomicU32,
     messages: Bucket,
     bytes: Bucket,
+    /// Where its rates count over all nodes.
+    account: Option<Box<Account>>,
+}
+
+impl Client {
+    fn bucket(&self, kind: Kind) -> &Bucket {
+        match kind {
+            Kind::Messages => &self.messages,
+            Kind::Bytes => &self.bytes,
+        }
+    }
 }
 
 impl Live for Arc<Client> {
@@ -104,6 +119,17 @@ impl Limiter {
     /// `connections_max` bounds the process; each of the two tables holds at most twice as many entries, and
     /// 65,536 more.
     pub fn new(connections_max: usize, ip_limits: IpLimits) -> Arc<Limiter> {
+        Limiter::with(connections_max, ip_limits, None)
+    }
+
+    /// The tables of this configuration. Where it says that rates count over all nodes, somebody must
+    /// [settle](Self::to_settle) them.
+    pub fn of(config: &Config) -> Arc<Limiter> {
+        let shares = config.cluster.as_ref().is_some_and(|cluster| cluster.shared_limits);
+        Limiter::with(config.server.max_connections, config.ip_limits, shares.then(|| Ledger::new(config)))
+    }
+
+    fn with(connections_max: usize, ip_limits: IpLimits, ledger: Option<Arc<Ledger>>) -> Arc<Limiter> {
         let entries_max = connections_max.saturating_mul(2).saturating_add(65_536);
         Arc::new(Limiter {
             connections: AtomicUsize::new(0),
@@ -112,6 +138,7 @@ impl Limiter {
             ip_rate: ip_limits.handshakes_per_second.map(|n| Rate::new(n.into(), u64::from(n) * 2)),
             ips: Mutex::new(Table::new(entries_max)),
             clients: Mutex::new(Table::new(entries_max)),
+            ledger,
         })
     }
 
@@ -148,8 +175,13 @@ impl Limiter {
         let Some(rate) = &self.ip_rate else { return Ok(()) };
         let now = nanos(Instant::now());
         let mut ips = lock(&self.ips);
-        let address = ips.entry(ip.into(), now, Address::new).ok_or(Denied::HandshakeRate(Duration::from_secs(1)))?;
-        address.handshakes.take(rate, 1, now).map_err(Denied::HandshakeRate)
+        let key = IpKey::from(ip);
+        let address = ips.entry(key, now, Address::new).ok_or(Denied::HandshakeRate(Duration::from_secs(1)))?;
+        address.handshakes.take(rate, 1, now).map_err(Denied::HandshakeRate)?;
+        if let Some(ledger) = &self.ledger {
+            ledger.address_took(key, rate.cost(1), now);
+        }
+        Ok(())
     }
 
     /// A socket for `client` on the route with this index ([`crate::config::Route::index`]). `max`: sockets that
@@ -160,13 +192,18 @@ impl Limiter {
     pub fn enter_client(&self, route: usize, client: &Arc<str>, max: Option<u32>) -> Result<ClientPermit, Denied> {
         let mut clients = lock(&self.clients);
         let found = clients
-            .entry((route, client.clone()), nanos(Instant::now()), Arc::default)
+            .entry((route, client.clone()), nanos(Instant::now()), || Arc::new(self.new_client(route, client)))
             .ok_or(Denied::ClientConnections)?;
         if max.is_some_and(|max| found.sockets.load(Relaxed) >= max) {
             return Err(Denied::ClientConnections);
         }
         found.sockets.fetch_add(1, Relaxed);
         Ok(ClientPermit(found.clone()))
+    }
+
+    fn new_client(&self, route: usize, client: &str) -> Client {
+        let account = self.ledger.as_ref().map(|ledger| Box::new(Account::new(ledger, route, client)));
+        Client { account, ..Client::default() }
     }
 
     /// Forgets addresses and clients that hold nothing any more: no permit, and full buckets. Looks at every entry;
@@ -202,18 +239,18 @@ impl ClientPermit {
         ClientPermit(Arc::new(client))
     }
 
-    /// The bucket of messages, shared by all sockets of the client on the route.
-    pub fn messages(&self) -> &Bucket {
-        &self.0.messages
+    /// A bucket, shared by all sockets of the client on the route.
+    pub fn bucket(&self, kind: Kind) -> &Bucket {
+        self.0.bucket(kind)
     }
 
-    /// The bucket of payload bytes, shared likewise.
-    pub fn bytes(&self) -> &Bucket {
-        &self.0.bytes
+    /// Something was taken of a bucket at `now`: to be settled, where it counts over all nodes.
+    fn took(&self, kind: Kind, rate: &Rate, units: u64, now: u64) {
+        if let Some(account) = &self.0.account {
+            account.took(&self.0, kind, rate.cost(units), now);
+        }
     }
-}
 
-impl ClientPermit {
     /// The count of the client's rooms.
     pub fn rooms(&self) -> ClientRooms {
         ClientRooms(self.0.clone())
@@ -314,12 +351,12 @@ mod tests {
         assert!(limiter.enter_client(0, &client, Some(2)).is_err());
         assert!(limiter.enter_client(1, &client, Some(2)).is_ok(), "another route counts for itself");
         let now = nanos(Instant::now());
-        first.messages().take(&rate, 1, now).unwrap();
-        second.messages().take(&rate, 1, now).unwrap();
+        first.bucket(Kind::Messages).take(&rate, 1, now).unwrap();
+        second.bucket(Kind::Messages).take(&rate, 1, now).unwrap();
         drop((first, second));
         limiter.sweep();
         let again = limiter.enter_client(0, &client, Some(2)).ok().unwrap();
-        assert!(again.messages().take(&rate, 1, now).is_err(), "a reconnect must not fill the bucket");
+        assert!(again.bucket(Kind::Messages).take(&rate, 1, now).is_err(), "a reconnect must not fill the bucket");
         drop(again);
         tokio::time::advance(Duration::from_secs(3)).await;
         limiter.sweep();

@@ -10,7 +10,8 @@ mod servers;
 
 pub use cluster::ClusterLevels;
 pub use labels::{
-    Asked, AskedOutcome, Direction, Fetched, Handshake, RedisCall, Refused, ServiceLabel, StatusClass, ToldOutcome,
+    Asked, AskedOutcome, Direction, Fetched, Handshake, PlacesLost, RedisCall, Refused, ServiceLabel, StatusClass,
+    ToldOutcome,
 };
 pub use servers::ServerLevels;
 
@@ -157,6 +158,10 @@ pub struct ShardMetrics {
     redis_reconnects: AtomicU64,
     redis_calls: [AtomicU64; RedisCall::COUNT],
     loop_lag: LoopLag,
+    gaps_filled: AtomicU64,
+    messages_filled: AtomicU64,
+    places_lost: [AtomicU64; PlacesLost::COUNT],
+    presence_flushes: AtomicU64,
 }
 
 /// A histogram of how late a shard's timer fired.
@@ -335,6 +340,26 @@ impl ShardMetrics {
     /// A call of Redis came to its end.
     pub fn redis_called(&self, outcome: RedisCall) {
         self.redis_calls[outcome as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Everything that a room had missed of Redis has been told.
+    pub fn gap_filled(&self) {
+        self.gaps_filled.fetch_add(1, Relaxed);
+    }
+
+    /// `n` messages that a room had missed of Redis were read again.
+    pub fn messages_filled(&self, n: u64) {
+        self.messages_filled.fetch_add(n, Relaxed);
+    }
+
+    /// The members of a room lost their places.
+    pub fn places_lost(&self, cause: PlacesLost) {
+        self.places_lost[cause as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Redis was told what this node holds in a room.
+    pub fn presence_flushed(&self) {
+        self.presence_flushes.fetch_add(1, Relaxed);
     }
 
     /// A timer of the shard fired `late` after its time: how long everything else there waited.

@@ -20,7 +20,7 @@ pub use mail::Position;
 pub use member::{Auth, Enter, Member, Visitor};
 
 use crate::bans::Bans;
-use crate::cluster::{Nodes, Redis};
+use crate::cluster::{Link, Nodes, Redis, Script};
 use crate::config;
 use crate::config::Namespace;
 use crate::hook::{Asker, Hook};
@@ -28,12 +28,13 @@ use crate::shard::Shard;
 use crate::store::Store;
 use broker::Broker;
 use broker::memory::{Durable, Memory};
+use broker::redis as over_redis;
 use desk::DeskAsk;
 use home::Home;
 use local::Local;
 use mail::{Mail, Post};
 use schedule::Schedule;
-use statuses::{Said, Statuses};
+use statuses::{Said, Sharing, Statuses};
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
@@ -77,6 +78,8 @@ pub struct Shared {
     rules: Arc<config::Rooms>,
     rooms: mail::RoomCount,
     statuses: Statuses,
+    /// Where there are other nodes.
+    sharing: Option<Arc<Sharing>>,
     namespaces: Arc<[Arc<str>]>,
     bans: Arc<Bans>,
     hook: Option<Arc<Hook>>,
@@ -109,6 +112,8 @@ impl Parts {
     }
 }
 
+/// What Redis is asked for statuses.
+pub const STATUS_SCRIPTS: [&Script; 2] = [&statuses::SAY, &statuses::READ];
 /// As long as this, but for tests that must not depend on the clock.
 const SLICE: Duration = Duration::from_millis(1);
 /// Mail taken out of the mailbox at once.
@@ -128,6 +133,7 @@ impl Shared {
                 rules,
                 rooms: mail::RoomCount::default(),
                 statuses: Statuses::default(),
+                sharing: cluster.as_ref().map(|c| Sharing::new(c.nodes.clone(), c.config.prefix.clone())),
                 namespaces,
                 bans,
                 hook,
@@ -149,17 +155,16 @@ impl Shared {
         &self.namespaces[usize::from(namespace.index)]
     }
 
-    /// Every session of a client tells the rooms that it is in.
+    /// Every session of a client tells the rooms that it is in, on all nodes.
     fn tell_status(&self, namespace: Namespace, client: &Arc<str>, said: &Arc<Said>) {
-        for shard in 0..self.post.shards() {
-            self.post.send(shard, Mail::Status { namespace, client: client.clone(), said: said.clone() });
-        }
+        self.sharing.iter().for_each(|sharing| sharing.tell(namespace, client, said));
+        self.post_status(namespace, client, said);
     }
 
-    /// Another node tells what a client has said of itself: its sessions here know it from now on.
-    pub fn learns(&self, namespace: Namespace, client: &Arc<str>, said: Said) {
-        if let Some(said) = self.statuses.learn(namespace, client, said, tokio::time::Instant::now()) {
-            self.tell_status(namespace, client, &said);
+    /// The sessions here do.
+    fn post_status(&self, namespace: Namespace, client: &Arc<str>, said: &Arc<Said>) {
+        for shard in 0..self.post.shards() {
+            self.post.send(shard, Mail::Status { namespace, client: client.clone(), said: said.clone() });
         }
     }
 
@@ -172,9 +177,26 @@ impl Shared {
 impl Rooms {
     /// The rooms of one shard, to be [run](Self::run).
     pub fn new(shared: Shared, shard: Rc<Shard>) -> Rc<Rooms> {
-        let durable = shared.store.as_ref().map(|store| Durable::new(store, shared.namespaces.clone()));
-        let memory = Memory::new(shared.rules.duplicates, durable);
-        Self::with_broker(shared, shard, Box::new(memory))
+        let broker: Box<dyn Broker> = match &shared.cluster {
+            Some(Clustered { config, redis, nodes }) => Box::new(over_redis::Redis::new(over_redis::Parts {
+                link: Link::new(redis, &over_redis::SCRIPTS, Some(shard.index)),
+                live: nodes.live().clone(),
+                prefix: config.prefix.clone(),
+                namespaces: shared.namespaces.clone(),
+                duplicates: shared.rules.duplicates,
+                shard: shard.clone(),
+            })),
+            None => {
+                let durable = shared.store.as_ref().map(|store| Durable::new(store, shared.namespaces.clone()));
+                Box::new(Memory::new(shared.rules.duplicates, durable))
+            }
+        };
+        let clustered = shared.cluster.is_some();
+        let rooms = Self::with_broker(shared, shard, broker);
+        if clustered {
+            rooms.home.borrow_mut().listen_to_everyone();
+        }
+        rooms
     }
 
     /// As [`new`](Self::new), with another broker.

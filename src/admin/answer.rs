@@ -7,6 +7,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// An answer with all its headers.
 #[derive(Debug)]
@@ -26,6 +27,14 @@ impl Answer {
     /// A JSON value.
     pub fn json(status: StatusCode, body: &Value) -> Answer {
         Answer::json_text(status, body.to_string())
+    }
+
+    /// What all nodes have answered: 200, and the names of those who have not, where there are some.
+    pub fn of_all(mut body: Value, unanswered: &[Arc<str>]) -> Answer {
+        if !unanswered.is_empty() {
+            body["unanswered"] = unanswered.iter().map(|node| &**node).collect();
+        }
+        Answer::json(StatusCode::OK, &body)
     }
 
     /// JSON that is text already.

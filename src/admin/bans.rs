@@ -5,7 +5,7 @@ use super::query::PAGE;
 use super::{Call, asked_or, deadline, name};
 use crate::bans::{Ban, BanError, Bans, REASON_MAX};
 use crate::close::{Close, Code};
-use crate::rooms::desk::{Desk, Refusal};
+use crate::rooms::desk::{Desk, OfAll, Refusal};
 use crate::rooms::protocol::push::Time;
 use hyper::StatusCode;
 use jiff::{SignedDuration, Timestamp};
@@ -48,20 +48,21 @@ pub(super) async fn put(call: Call<'_>, client: &str) -> Result<Answer, Fault> {
     let carried_out = tokio::spawn(carry_out(Arc::clone(&state.bans), desk.clone(), ban));
     // It ends without an answer by a panic alone.
     let gone = |_| Fault::Internal("the ban was not carried out to its end");
-    let sessions = asked_or(PUT_LATE, deadline(), carried_out).await?.map_err(gone)??;
-    Ok(Answer::json(StatusCode::OK, &json!({ "sessions": sessions })))
+    let ended = asked_or(PUT_LATE, deadline(), carried_out).await?.map_err(gone)??;
+    Ok(Answer::of_all(json!({ "sessions": ended.found }), &ended.unanswered))
 }
 
 /// The ban first, then the sessions that are there, so that none slips in between. How many those were.
-async fn carry_out(bans: Arc<Bans>, desk: Desk, ban: Ban) -> Result<usize, Fault> {
+async fn carry_out(bans: Arc<Bans>, desk: Desk, ban: Ban) -> Result<OfAll<usize>, Fault> {
     let (namespace, client, room) = (ban.namespace, Arc::clone(&ban.client), ban.room.clone());
     bans.put(ban).await.map_err(fault)?;
-    let sessions = match &room {
+    let ended = match &room {
         Some(room) => desk.kick(namespace, room, &client, Code::Banned).await,
         None => desk.disconnect(namespace, &client, Close::gateway(Code::Banned)).await,
     };
+    let sessions = ended.found;
     tracing::info!(client = &*client, room = room.as_deref(), sessions, "banned by the admin interface");
-    Ok(sessions)
+    Ok(ended)
 }
 
 /// `DELETE /api/bans/CLIENT`.
@@ -95,6 +96,11 @@ fn fault(error: BanError) -> Fault {
         BanError::Namespace => Fault::Missing("no such namespace"),
         BanError::Client | BanError::Room | BanError::Reason => Fault::bad(error.to_string()),
         BanError::TooMany => Fault::Unavailable("there are too many bans"),
+        BanError::Away => Fault::Refused(Refusal { code: Code::Unknown, message: "Redis is not reached" }),
+        BanError::Refused(_) => {
+            tracing::error!(%error, "Redis keeps no bans");
+            Fault::Internal("Redis refused it")
+        }
         BanError::Busy => Fault::Refused(Refusal { code: Code::Unknown, message: "the store has too much to do" }),
         BanError::Store(error) => {
             tracing::error!(%error, "the store of bans failed");

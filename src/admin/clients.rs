@@ -5,7 +5,6 @@ use super::{Call, asked, name};
 use crate::close::{Close, Code};
 use crate::rooms::desk::SessionView;
 use crate::rooms::protocol::push::Time;
-use hyper::StatusCode;
 use serde_json::{Value, json};
 
 /// Bytes of the reason in a Close frame (RFC 6455, 5.5.1).
@@ -16,9 +15,9 @@ pub(super) async fn show(call: Call<'_>, client: &str) -> Result<Answer, Fault> 
     let client = name::client_of(client)?;
     let query = call.query(&["namespace"])?;
     let namespace = call.namespace(&query)?;
-    let sessions = asked(call.desk()?.sessions(namespace, &client)).await?;
-    let sessions: Vec<Value> = sessions.iter().map(session).collect();
-    Ok(Answer::json(StatusCode::OK, &json!({ "client_id": client, "sessions": sessions })))
+    let seen = asked(call.desk()?.sessions(namespace, &client)).await?;
+    let sessions: Vec<Value> = seen.found.iter().map(session).collect();
+    Ok(Answer::of_all(json!({ "client_id": client, "sessions": sessions }), &seen.unanswered))
 }
 
 /// `DELETE /api/clients/ID`.
@@ -29,9 +28,9 @@ pub(super) async fn disconnect(call: Call<'_>, client: &str) -> Result<Answer, F
     let text = call.body.optional_text().await?;
     let close = close(Object::parse(&text, &["reason"])?.string("reason")?.as_deref());
     let reason = close.reason.clone();
-    let sessions = asked(desk.disconnect(namespace, &client, close)).await?;
-    tracing::info!(client, sessions, reason, "closed by the admin interface");
-    Ok(Answer::json(StatusCode::OK, &json!({ "sessions": sessions })))
+    let closed = asked(desk.disconnect(namespace, &client, close)).await?;
+    tracing::info!(client, sessions = closed.found, reason, "closed by the admin interface");
+    Ok(Answer::of_all(json!({ "sessions": closed.found }), &closed.unanswered))
 }
 
 fn session(view: &SessionView) -> Value {
@@ -41,6 +40,9 @@ fn session(view: &SessionView) -> Value {
         "route": *view.route,
         "rooms": view.rooms.iter().map(|room| &**room).collect::<Vec<_>>(),
     });
+    if let Some(node) = &view.node {
+        session["node"] = (**node).into();
+    }
     if let Some(status) = &view.status {
         session["status"] = status.as_str().into();
     }

@@ -3,7 +3,6 @@ use super::answer::{Answer, Fault};
 use super::body::{self, Object, needed};
 use super::{Call, asked, name};
 use crate::rooms::protocol::push;
-use hyper::StatusCode;
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -48,9 +47,10 @@ pub(super) async fn notify(call: Call<'_>) -> Result<Answer, Fault> {
     let payload = body.passed_on("payload", state.config.rooms.max_message_size)?.map_or("{}", RawValue::get);
     let own = body.string("namespace")?;
     let namespace = name::namespace(&state.config.namespaces, own.as_deref().or(query.get("namespace")))?;
-    let pushed = push::envelope(&kind, &payload, None);
-    let sessions = asked(desk.notify(namespace, clients, &pushed)).await?;
-    Ok(Answer::json(StatusCode::OK, &json!({ "sessions": sessions })))
+    let pushed = RawValue::from_string(push::envelope(&kind, &payload, None));
+    let pushed = pushed.map_err(|_| Fault::Internal("the message is not JSON"))?;
+    let notified = asked(desk.notify(namespace, clients, &pushed)).await?;
+    Ok(Answer::of_all(json!({ "sessions": notified.found }), &notified.unanswered))
 }
 
 fn check_type(kind: &str) -> Result<(), Fault> {

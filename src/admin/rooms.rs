@@ -6,7 +6,7 @@ use super::query::{PAGE, PAGE_MAX};
 use super::{Call, asked};
 use crate::close::Code;
 use crate::rooms::Position;
-use crate::rooms::desk::{Member, RoomLine};
+use crate::rooms::desk::{Member, OfAll, RoomLine};
 use crate::rooms::protocol::push::{Json, Time};
 use hyper::StatusCode;
 use serde_json::{Value, json};
@@ -23,13 +23,13 @@ pub(super) async fn list(call: Call<'_>) -> Result<Answer, Fault> {
         name::room(prefix, "\"prefix\"")?;
     }
     after.iter().try_for_each(|after| name::room(after, "\"after\""))?;
-    let (rooms, more) = asked(call.desk()?.rooms(namespace, prefix, after, limit)).await?;
+    let OfAll { found: (rooms, more), unanswered } = asked(call.desk()?.rooms(namespace, prefix, after, limit)).await?;
     let line = |line: &RoomLine| json!({ "room_id": *line.room, "members": line.members, "offset": line.offset });
     let mut body = json!({ "rooms": rooms.iter().map(line).collect::<Vec<_>>() });
     if let Some(last) = rooms.last().filter(|_| more) {
         body["next"] = (*last.room).into();
     }
-    Ok(Answer::json(StatusCode::OK, &body))
+    Ok(Answer::of_all(body, &unanswered))
 }
 
 /// `GET /api/rooms/ID`.
@@ -83,9 +83,9 @@ pub(super) async fn kick(call: Call<'_>, room: &str) -> Result<Answer, Fault> {
     let text = call.body.text().await?;
     let client = Object::parse(&text, &["client_id"])?.client("client_id")?;
     let client = needed(client, "client_id")?;
-    let sessions = asked(desk.kick(namespace, &room, &client, Code::Administrator)).await?;
-    tracing::info!(room, client, sessions, "kicked by the admin interface");
-    Ok(Answer::json(StatusCode::OK, &json!({ "sessions": sessions })))
+    let kicked = asked(desk.kick(namespace, &room, &client, Code::Administrator)).await?;
+    tracing::info!(room, client, sessions = kicked.found, "kicked by the admin interface");
+    Ok(Answer::of_all(json!({ "sessions": kicked.found }), &kicked.unanswered))
 }
 
 /// `{epoch, offset}`.

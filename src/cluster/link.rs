@@ -49,6 +49,8 @@ pub struct Link {
     /// Whose counters are used; none: those of threads that are no shard.
     shard: Option<usize>,
     masters: Masters,
+    /// Whether all masters have been reached at one time.
+    reached: bool,
     /// Whether slots may move: then calls are kept until they are answered.
     cluster: bool,
     seeking: Option<Seeking>,
@@ -66,6 +68,8 @@ pub struct Link {
     /// Of all calls that are not answered.
     bytes: usize,
     calls: u64,
+    /// Why Redis is not reached.
+    fault: Option<String>,
     /// Whose turn it is to be read first.
     turn: usize,
     beat_at: Option<Instant>,
@@ -77,7 +81,8 @@ pub struct Link {
 /// What has happened.
 #[derive(Debug)]
 pub enum Report {
-    /// A call is answered. The answers of calls of one slot come in the order of the calls.
+    /// A call is answered. Calls of one slot are carried out and answered in their order; only while a slot moves from
+    /// one master to another, those over the same keys are, and others may be before them.
     Answered {
         /// What [`Link::call`] was given.
         ticket: u64,
@@ -119,6 +124,7 @@ impl Link {
             scripts,
             shard,
             masters: Masters::new(),
+            reached: false,
             cluster: false,
             seeking: None,
             seek_at: None,
@@ -130,6 +136,7 @@ impl Link {
             reports: VecDeque::new(),
             bytes: 0,
             calls: 0,
+            fault: None,
             turn: 0,
             beat_at: None,
             timer: None,
@@ -166,7 +173,7 @@ impl Link {
     pub fn subscribe(&mut self, channel: &[u8]) {
         let Call { slot, bytes } = Call::command(channel, &[b"SSUBSCRIBE", channel]);
         if let Some(connection) = self.masters.connection(slot) {
-            connection.subscribe(slot, &bytes);
+            connection.subscribe(slot, bytes);
         }
     }
 
@@ -174,13 +181,18 @@ impl Link {
     pub fn unsubscribe(&mut self, channel: &[u8]) {
         let Call { slot, bytes } = Call::command(channel, &[b"SUNSUBSCRIBE", channel]);
         if let Some(connection) = self.masters.connection(slot) {
-            connection.unsubscribe(channel, &bytes);
+            connection.unsubscribe(channel, bytes);
         }
     }
 
     /// Whether the master of this slot is reached.
     pub fn reaches(&self, slot: u16) -> bool {
         self.masters.reaches(slot)
+    }
+
+    /// Why a master is not reached, as far as it is known: for people.
+    pub fn fault(&self) -> Option<&str> {
+        self.fault.as_deref()
     }
 
     /// Writes what was gathered since the last time. Called when there is nothing else to do.
@@ -275,9 +287,7 @@ impl Link {
         if sent.again.is_none() || tried > TRIED_FOR {
             return self.answer(&sent, Err(Trouble::Refused(said(error))));
         }
-        let masters = &mut self.masters;
-        let slot = sent.slot;
-        let resting = self.resting.begin(slot, || masters.ready(place).map_or(0, |c| c.on_their_way(slot)));
+        let resting = self.resting.begin(sent.slot, &self.masters);
         resting.calls.insert(sent.number, sent);
     }
 
@@ -287,18 +297,27 @@ impl Link {
         master.state = State::Ready(Box::new(connection));
         self.redis.counters(self.shard).redis_connected();
         let RedisServer { host, port } = &master.server;
-        tracing::info!(target: "wsgate::cluster", shard = self.shard, host = &**host, port, "Redis is reached");
+        match self.shard {
+            None => tracing::info!(target: "wsgate::cluster", %host, port, "Redis is reached"),
+            Some(shard) => tracing::debug!(target: "wsgate::cluster", shard, %host, port, "Redis is reached"),
+        }
         let slots = master.slots.clone();
+        if !self.reached && self.shard.is_some() && self.masters.are_reached() {
+            self.reached = true;
+            self.redis.reached();
+        }
+        self.fault = None;
+        self.masters.assign(place);
         if !slots.0.is_empty() {
             self.reports.push_back(Report::Up(slots));
         }
-        self.resting.due = self.resting.due.map(|_| Instant::now());
+        self.await_astray();
     }
 
     /// A master cannot be called any more, or could not be entered.
     fn lose(&mut self, place: usize, fault: &Fault) {
+        let slots = self.masters.reached_by(place);
         let Some(master) = self.masters.get_mut(place) else { return };
-        let slots = master.slots.clone();
         let RedisServer { host, port } = master.server.clone();
         match std::mem::replace(&mut master.state, State::Lost) {
             State::Ready(connection) => {
@@ -312,15 +331,23 @@ impl Link {
                     self.resting.answered(sent.slot);
                     self.answer(&sent, Err(Trouble::Away));
                 }
-                if !slots.0.is_empty() {
-                    self.reports.push_back(Report::Down(slots));
-                }
+                self.leave(slots);
             }
             State::Entering(_) | State::Lost => {
-                tracing::debug!(target: "wsgate::cluster", shard = self.shard, %host, port, %fault, "not entered");
+                let unreached = self.masters.assign(place);
+                self.leave(unreached);
+                self.complain(format!("{host}:{port}: {fault}"));
             }
         }
         self.seek_later();
+    }
+
+    /// These slots are not reached any more.
+    fn leave(&mut self, slots: Slots) {
+        self.give_up(&slots);
+        if !slots.0.is_empty() {
+            self.reports.push_back(Report::Down(slots));
+        }
     }
 
     /// Answers the calls that wait for these slots.
@@ -362,4 +389,4 @@ impl Drop for Link {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -234,6 +234,12 @@ impl Nodes {
         Ok((nodes.clone(), driver.run(nodes)))
     }
 
+    /// What this node says of itself has changed in more than its numbers.
+    pub fn about_changed(&self) {
+        // Or with the next beat.
+        let _ = self.commands.try_send(Command::Beat);
+    }
+
     /// Gives the place up: others know at once that what was held here is void. Waits for that at most so long.
     pub async fn leave(&self, wait: Duration) {
         let (reply, left) = oneshot::channel();

@@ -1,20 +1,36 @@
 //! This node among the others of `[cluster]`.
-use super::Early;
+use super::{Early, Parts};
+use crate::bans;
 use crate::cluster::nodes::{About, BEAT, LEAVE, Nodes, Standing, Topic};
-use crate::cluster::{NodeId, Script};
-use crate::health::{Health, Phase};
+use crate::cluster::{NodeId, Redis, Script, rates};
+use crate::health::{Health, Phase, STALE_AFTER};
 use crate::metrics::{ClusterLevels, Metrics};
 use crate::notify::Notifier;
+use crate::rooms::{self, Shared, desk::Desk};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 /// Those of all calls of the main thread.
-static SCRIPTS: &[&Script] = &[&BEAT, &LEAVE];
+static SCRIPTS: &[&Script] = {
+    let ([put, lift, restore, purge], [say, read]) = (bans::SCRIPTS, rooms::STATUS_SCRIPTS);
+    &[&BEAT, &LEAVE, &rates::SETTLE, put, lift, restore, purge, say, read]
+};
 /// Time for the last words to Redis.
 pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for the shards to reach Redis, which the main thread reaches already.
+const SHARDS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Waits until the rooms of every shard reach Redis, so that who comes first is not refused.
+pub(super) async fn shards_reach(redis: Option<&Arc<Redis>>, shards: usize) {
+    let Some(redis) = redis else { return };
+    if tokio::time::timeout(SHARDS_TIMEOUT, redis.reached_by(shards)).await.is_err() {
+        tracing::warn!("not every shard reaches Redis yet");
+    }
+}
 
 impl Early {
     /// Takes this node's place among the others; `None`: this gateway is alone.
@@ -39,8 +55,33 @@ impl Early {
             }
         };
         nodes.handle(Topic::Drain, Box::new(stops));
+        if cluster.shared_limits {
+            serving.spawn(rates::settle(nodes.clone(), self.limiter.clone(), cluster.prefix.clone()));
+        }
         Ok(Some(nodes))
     }
+}
+
+impl Parts {
+    /// Shares bans, and what clients say of themselves, with the other nodes, and has what they ask answered.
+    pub(super) async fn share(&self, desk: &Desk, rooms: &Shared, serving: &mut JoinSet<()>) {
+        let Some(nodes) = &self.nodes else { return };
+        answer(nodes, desk.clone(), self.health.clone());
+        rooms.hear_statuses().await;
+        let (bans, rooms) = (self.lasting.bans.clone(), rooms.clone());
+        serving.spawn(async move { bans.follow().await });
+        serving.spawn(rooms.share_statuses());
+    }
+}
+
+/// Unless a shard is stuck: mail for it would pile up.
+fn answer(nodes: &Nodes, desk: Desk, health: Arc<Health>) {
+    let answer = move |question: Bytes| {
+        let (desk, lives) = (desk.clone(), health.fresh(Instant::now(), STALE_AFTER));
+        let answer = async move { if lives { desk.answer(&question).await } else { desk.no_answer() } };
+        Box::pin(answer) as Pin<Box<dyn Future<Output = Bytes> + Send>>
+    };
+    nodes.answer(Box::new(answer));
 }
 
 fn about(metrics: Arc<Metrics>, health: Arc<Health>) -> About {
@@ -59,23 +100,27 @@ fn about(metrics: Arc<Metrics>, health: Arc<Health>) -> About {
     })
 }
 
+/// A line for `systemctl status`.
+pub(super) fn status(nodes: Option<&Arc<Nodes>>) -> &'static str {
+    match nodes.map(|nodes| *nodes.standing().borrow()) {
+        None | Some(Standing::Reached) => "serving",
+        Some(Standing::Away) => "serving; Redis is not reached",
+        Some(Standing::Nameless) => "serving; another node has taken this node's name",
+    }
+}
+
 /// Says how this node stands, in the log and to systemd.
 pub(super) async fn tell_standing(nodes: Arc<Nodes>, health: Arc<Health>, notifier: Notifier) {
     let mut standing = nodes.standing();
     while standing.changed().await.is_ok() {
         let now = *standing.borrow_and_update();
-        let text = match now {
-            Standing::Reached => "serving",
-            Standing::Away => "serving; Redis is not reached",
-            Standing::Nameless => "serving; another node has taken this node's name",
-        };
         match now {
             Standing::Reached => tracing::info!("Redis is reached again"),
             Standing::Away => tracing::error!("Redis is not reached: nothing can be published, no room be opened"),
             Standing::Nameless => (),
         }
         if health.phase() == Phase::Ready {
-            notifier.status(text);
+            notifier.status(status(Some(&nodes)));
         }
     }
 }

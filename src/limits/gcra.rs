@@ -1,4 +1,5 @@
 //! The generic cell rate algorithm: a bucket is one number, the time at which it will be full again.
+use std::num::NonZeroU64;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -8,18 +9,26 @@ use tokio::time::Instant;
 #[derive(Debug, Clone, Copy)]
 pub struct Rate {
     nanos_per_unit: f64,
-    burst_nanos: u64,
+    /// Never 0, so that an `Option<Rate>` takes no more place.
+    burst_nanos: NonZeroU64,
 }
 
 impl Rate {
     /// `per_second` units a second and a burst of `burst` units; 0 counts as 1 in both.
     pub fn new(per_second: u64, burst: u64) -> Rate {
         let nanos_per_unit = 1e9 / per_second.max(1) as f64;
-        Rate { nanos_per_unit, burst_nanos: (burst.max(1) as f64 * nanos_per_unit).ceil() as u64 }
+        let burst_nanos = (burst.max(1) as f64 * nanos_per_unit).ceil() as u64;
+        Rate { nanos_per_unit, burst_nanos: NonZeroU64::new(burst_nanos).unwrap_or(NonZeroU64::MIN) }
     }
 
-    fn cost(&self, units: u64) -> u64 {
+    /// How long the bucket takes to refill what these units took, in nanoseconds.
+    pub(super) fn cost(&self, units: u64) -> u64 {
         (units as f64 * self.nanos_per_unit) as u64
+    }
+
+    /// How long it takes to refill from empty, in nanoseconds.
+    pub(super) fn burst_nanos(&self) -> u64 {
+        self.burst_nanos.get()
     }
 }
 
@@ -40,8 +49,8 @@ impl Bucket {
         loop {
             let next = full_at.max(now).saturating_add(cost);
             let ahead = next - now;
-            if ahead > rate.burst_nanos {
-                return Err(Duration::from_nanos(ahead - rate.burst_nanos));
+            if ahead > rate.burst_nanos() {
+                return Err(Duration::from_nanos(ahead - rate.burst_nanos()));
             }
             match self.full_at.compare_exchange_weak(full_at, next, Relaxed, Relaxed) {
                 Ok(_) => return Ok(()),
@@ -53,7 +62,7 @@ impl Bucket {
     /// How long until one unit is there; `None`: it is.
     pub fn wait(&self, rate: &Rate, now: u64) -> Option<Duration> {
         let ahead = self.full_at.load(Relaxed).saturating_sub(now).saturating_add(rate.cost(1));
-        (ahead > rate.burst_nanos).then(|| Duration::from_nanos(ahead - rate.burst_nanos))
+        (ahead > rate.burst_nanos()).then(|| Duration::from_nanos(ahead - rate.burst_nanos()))
     }
 
     /// Takes `units` at time `now`, also where they are not there: what is owed must come back before one unit is
@@ -62,6 +71,16 @@ impl Bucket {
         let more = |full_at: u64| Some(full_at.max(now).saturating_add(rate.cost(units)));
         // It always answers with a value.
         let _ = self.full_at.fetch_update(Relaxed, Relaxed, more);
+    }
+
+    /// It is not full before `at` (as by [`nanos`]): others have taken of it as well.
+    pub(super) fn raise(&self, at: u64) {
+        self.full_at.fetch_max(at, Relaxed);
+    }
+
+    /// When it is full again, as by [`nanos`].
+    pub(super) fn full_at(&self) -> u64 {
+        self.full_at.load(Relaxed)
     }
 
     /// Whether something was taken that has not come back by `now` (as by [`nanos`]).

@@ -1,6 +1,7 @@
 //! What one session is charged, and what it counted.
 use super::ClientPermit;
-use super::gcra::{Bucket, Rate, nanos};
+use super::gcra::{Rate, nanos};
+use super::shared::Kind;
 use crate::config::{FromUpstream, Limits, OnExcess};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -8,8 +9,8 @@ use tokio::time::Instant;
 /// The rates of a route in one direction, ready for use.
 #[derive(Debug, Clone, Copy)]
 pub struct Rates {
-    messages: Option<Rate>,
-    bytes: Option<Rate>,
+    pub(super) messages: Option<Rate>,
+    pub(super) bytes: Option<Rate>,
     /// Whoever sends too much is not read for a while (`on_excess = "pause"`).
     pauses: bool,
 }
@@ -76,8 +77,8 @@ impl Meter {
             return None;
         }
         let now = nanos(now);
-        let messages = self.rates.messages.as_ref().and_then(|rate| self.permit.messages().wait(rate, now));
-        let bytes = self.rates.bytes.as_ref().and_then(|rate| self.permit.bytes().wait(rate, now));
+        let messages = self.rates.messages.as_ref().and_then(|rate| self.permit.bucket(Kind::Messages).wait(rate, now));
+        let bytes = self.rates.bytes.as_ref().and_then(|rate| self.permit.bucket(Kind::Bytes).wait(rate, now));
         messages.max(bytes)
     }
 
@@ -93,22 +94,25 @@ impl Meter {
     /// How long until the messages are there, else until the bytes are; then the messages are charged all the same.
     pub fn charge(&self, messages: u64, bytes: u64, now: Instant) -> Result<(), Duration> {
         let now = nanos(now);
-        let take = |bucket: &Bucket, rate: &Rate, units| {
+        let take = |kind, rate: &Rate, units| {
+            let bucket = self.permit.bucket(kind);
             if self.rates.pauses {
                 bucket.owe(rate, units, now);
-                return Ok(());
+            } else {
+                bucket.take(rate, units, now)?;
             }
-            bucket.take(rate, units, now)
+            self.permit.took(kind, rate, units, now);
+            Ok(())
         };
         if messages > 0
             && let Some(rate) = &self.rates.messages
         {
-            take(self.permit.messages(), rate, messages)?;
+            take(Kind::Messages, rate, messages)?;
         }
         if bytes > 0
             && let Some(rate) = &self.rates.bytes
         {
-            take(self.permit.bytes(), rate, bytes)?;
+            take(Kind::Bytes, rate, bytes)?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The families, their names and their help, summed over the blocks.
 use super::labels::{
-    self, Asked, AskedOutcome, Direction, Fetched, Handshake, RedisCall, Refused, ServiceLabel, StatusClass,
-    ToldOutcome,
+    self, Asked, AskedOutcome, Direction, Fetched, Handshake, PlacesLost, RedisCall, Refused, ServiceLabel,
+    StatusClass, ToldOutcome,
 };
 use super::{Blocks, Gauge, LAG_BOUNDS, ServerLevels, ShardMetrics, process::Process};
 use prometheus_client::collector::Collector;
@@ -18,6 +18,7 @@ impl Collector for Blocks {
         self.handshakes(out)?;
         self.closes(out)?;
         self.rooms(out)?;
+        self.broker(out)?;
         self.hook(out)?;
         self.jwks(out)?;
         self.redis(out)?;
@@ -108,6 +109,35 @@ impl Blocks {
         counter(out, "wsgate_deliveries", "Room messages put into outboxes of members", deliveries)?;
         let backlog = self.level(|s| &s.backlog_bytes);
         gauge(out, "wsgate_backlog_bytes", "Bytes that wait in outboxes for slow clients", backlog)
+    }
+
+    fn broker(&self, out: &mut DescriptorEncoder) -> Result {
+        let gaps = self.sum(|s| &s.gaps_filled);
+        counter(
+            out,
+            "wsgate_cluster_gaps_filled",
+            "Times that a room had missed messages of Redis and read them",
+            gaps,
+        )?;
+        let messages = self.sum(|s| &s.messages_filled);
+        counter(
+            out,
+            "wsgate_cluster_messages_filled",
+            "Messages that were read because they had been missed",
+            messages,
+        )?;
+        let causes = PlacesLost::ALL
+            .iter()
+            .map(|&cause| ([("cause", cause.label())], self.sum(|s| &s.places_lost[cause as usize])));
+        let help = "Times that the members of a room lost their places, for what Redis has no more";
+        counters(out, "wsgate_cluster_places_lost", help, causes)?;
+        let flushes = self.sum(|s| &s.presence_flushes);
+        counter(
+            out,
+            "wsgate_cluster_presence_flushes",
+            "Times that Redis was told what this node holds in a room",
+            flushes,
+        )
     }
 
     fn hook(&self, out: &mut DescriptorEncoder) -> Result {

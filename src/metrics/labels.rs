@@ -197,6 +197,16 @@ labels! {
     }
 }
 
+labels! {
+    /// Why the members of a room of a cluster lost their places, by `cause`.
+    pub enum PlacesLost {
+        /// What they had missed stands in Redis no more.
+        Gap = "gap",
+        /// The room has another count.
+        Epoch = "epoch",
+    }
+}
+
 impl From<crate::config::Service> for ServiceLabel {
     fn from(service: crate::config::Service) -> ServiceLabel {
         match service {

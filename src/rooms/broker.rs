@@ -4,6 +4,7 @@
 //! of its own; it never is a return value, because in a cluster the order is made elsewhere. The same
 //! holds for reading what was said.
 pub mod memory;
+pub mod redis;
 
 pub use super::mail::{Position, RoomKey};
 

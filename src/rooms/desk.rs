@@ -1,7 +1,10 @@
 //! The desk: what servers ask of the rooms, from whatever thread (the admin interface of protocol.md).
 //!
 //! A call is posted to the home of a room, or to every shard, and answered once. A shard that has ended answers
-//! nothing; its part of an answer is then missing.
+//! nothing; its part of an answer is then missing. What is asked of sessions and memberships is asked of every node
+//! ([`peers`]); what is asked of a room's order, of this one alone: it comes from the broker.
+mod peers;
+
 use super::Shared;
 use super::mail::{Mail, Position, RoomKey};
 use super::protocol::Status;
@@ -9,11 +12,13 @@ use crate::close::{Close, Code};
 use crate::config::Namespace;
 use bytes::Bytes;
 use jiff::Timestamp;
+use peers::{Asked, OfClient};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
 pub use super::room::Member;
+pub use peers::OfAll;
 
 /// Asks the rooms, from any thread.
 #[derive(Clone)]
@@ -88,8 +93,10 @@ pub struct HistoryView {
 }
 
 /// One session of a client.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionView {
+    /// The name of its node, where there are several.
+    pub node: Option<Arc<str>>,
     /// Its id, as in `connection_established`; made by the gateway for sessions of the other services too.
     pub session_id: uuid::Uuid,
     /// Since when.
@@ -146,8 +153,13 @@ impl Desk {
         async move { answer.await.unwrap_or(Err(STOPPING)) }
     }
 
-    /// Pushes a text to every session of these clients, or of all. How many sessions.
-    pub async fn notify(&self, namespace: Namespace, clients: Option<Vec<Box<str>>>, text: &str) -> usize {
+    /// Pushes a text, which is JSON, to every session of these clients, or of all. How many sessions.
+    pub async fn notify(&self, namespace: Namespace, clients: Option<Vec<Box<str>>>, text: &RawValue) -> OfAll<usize> {
+        let asked = Asked::Notify { clients: clients.clone(), text };
+        self.sum(namespace, &asked, self.notify_here(namespace, clients, text.get())).await
+    }
+
+    async fn notify_here(&self, namespace: Namespace, clients: Option<Vec<Box<str>>>, text: &str) -> usize {
         let (clients, text) = (clients.map(Arc::from), Arc::<str>::from(text));
         let ask = |reply| DeskAsk::Notify { namespace, clients: clients.clone(), text: text.clone(), reply };
         self.ask_all(ask).await.into_iter().sum()
@@ -161,16 +173,27 @@ impl Desk {
         prefix: &str,
         after: Option<&str>,
         limit: usize,
-    ) -> (Vec<RoomLine>, bool) {
-        let (prefix, after) = (Arc::<str>::from(prefix), after.map(Arc::<str>::from));
+    ) -> OfAll<(Vec<RoomLine>, bool)> {
         let one_more = limit.saturating_add(1);
-        let ask =
-            |reply| DeskAsk::Rooms { namespace, prefix: prefix.clone(), after: after.clone(), limit: one_more, reply };
+        let asked = Asked::Rooms { prefix: prefix.into(), after: after.map(Into::into), limit: one_more };
+        let here = self.rooms_here(namespace, prefix, after, one_more);
+        let OfAll { found, unanswered } = self.of_all(namespace, &asked, here).await;
+        OfAll { found: peers::first_rooms(found, limit), unanswered }
+    }
+
+    async fn rooms_here(
+        &self,
+        namespace: Namespace,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Vec<peers::Line> {
+        let (prefix, after) = (Arc::<str>::from(prefix), after.map(Arc::<str>::from));
+        let ask = |reply| DeskAsk::Rooms { namespace, prefix: prefix.clone(), after: after.clone(), limit, reply };
         let mut rooms: Vec<RoomLine> = self.ask_all(ask).await.into_iter().flatten().collect();
         rooms.sort_by(|a, b| a.room.cmp(&b.room));
-        let more = rooms.len() > limit;
         rooms.truncate(limit);
-        (rooms, more)
+        rooms.into_iter().map(peers::Line::from).collect()
     }
 
     /// A room; `None` where it has neither members nor messages.
@@ -200,21 +223,41 @@ impl Desk {
     }
 
     /// Every session of a client, on all services.
-    pub async fn sessions(&self, namespace: Namespace, client: &str) -> Vec<SessionView> {
+    pub async fn sessions(&self, namespace: Namespace, client: &str) -> OfAll<Vec<SessionView>> {
+        let asked = Asked::Sessions(OfClient::named(client));
+        let here = self.sessions_here(namespace, client);
+        let OfAll { found, unanswered } = self.of_all(namespace, &asked, here).await;
+        let sessions = found.into_iter().flatten().filter_map(peers::Session::view);
+        OfAll { found: sessions.collect(), unanswered }
+    }
+
+    async fn sessions_here(&self, namespace: Namespace, client: &str) -> Vec<peers::Session> {
         let client = Arc::<str>::from(client);
         let ask = |reply| DeskAsk::Sessions { namespace, client: client.clone(), reply };
-        self.ask_all(ask).await.into_iter().flatten().collect()
+        let node = self.shared.cluster.as_ref().map(|cluster| &cluster.config.node);
+        let views = self.ask_all(ask).await.into_iter().flatten();
+        views.map(|view| peers::Session::of(view, node)).collect()
     }
 
     /// Closes every session of a client, on all services. How many.
-    pub async fn disconnect(&self, namespace: Namespace, client: &str, close: Close) -> usize {
+    pub async fn disconnect(&self, namespace: Namespace, client: &str, close: Close) -> OfAll<usize> {
+        let asked = Asked::Disconnect(OfClient::named(client), peers::Why::of(&close));
+        self.sum(namespace, &asked, self.disconnect_here(namespace, client, close)).await
+    }
+
+    async fn disconnect_here(&self, namespace: Namespace, client: &str, close: Close) -> usize {
         let client = Arc::<str>::from(client);
         let ask = |reply| DeskAsk::Disconnect { namespace, client: client.clone(), close: close.clone(), reply };
         self.ask_all(ask).await.into_iter().sum()
     }
 
     /// Ends a client's membership in a room, with this code in its `room_left`. How many sessions it had there.
-    pub async fn kick(&self, namespace: Namespace, room: &str, client: &str, code: Code) -> usize {
+    pub async fn kick(&self, namespace: Namespace, room: &str, client: &str, code: Code) -> OfAll<usize> {
+        let asked = Asked::Kick(OfClient::named(client), room.into(), code.number());
+        self.sum(namespace, &asked, self.kick_here(namespace, room, client, code)).await
+    }
+
+    async fn kick_here(&self, namespace: Namespace, room: &str, client: &str, code: Code) -> usize {
         let room = RoomKey { namespace, name: room.into() };
         let client = client.into();
         self.ask_home(&room.clone(), |reply| DeskAsk::Kick { room, client, code, reply }).await.unwrap_or(0)

@@ -198,6 +198,7 @@ pub(super) fn sessions(rooms: &Rooms, namespace: Namespace, client: &Arc<str>) -
         rooms.sort();
         let said = |e: &Rc<Entry>| e.said.borrow().as_ref().map(|said| said.status.clone()).unwrap_or_default();
         SessionView {
+            node: None,
             session_id: about.session_id,
             since: about.since,
             route: about.route.name().into(),

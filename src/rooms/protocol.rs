@@ -30,6 +30,23 @@ impl Status {
     }
 }
 
+/// From what [`Status::as_str`] gave.
+impl From<&str> for Status {
+    fn from(text: &str) -> Status {
+        match text {
+            "online" => Status::Online,
+            "offline" => Status::Offline,
+            "invisible" => Status::Invisible,
+            text => Status::Text(text.into()),
+        }
+    }
+}
+
+/// Whether a client may say this of itself: 1 to 64 bytes without controls.
+pub fn is_status(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
 /// The longest name of a room, a client or a message, in bytes.
 pub const NAME_MAX: usize = 128;
 

@@ -3,6 +3,11 @@
 //!
 //! The table is locked when a session begins and when a status changes, never for a message. Only clients that have
 //! said something are in it.
+mod sharing;
+
+pub(super) use sharing::Sharing;
+pub use sharing::{READ, SAY};
+
 use super::protocol::Status;
 use crate::config::Namespace;
 use jiff::Timestamp;
@@ -107,7 +112,7 @@ impl Statuses {
         let full = table.clients.len() >= CLIENTS_MAX;
         let (key, said) = ((namespace, client.clone()), Arc::new(said));
         if let Some(slot) = table.clients.get_mut(&key) {
-            // Somebody remembers it: so does this node, for a while.
+            // Some node may have sessions of it.
             slot.idle_since = None;
             if slot.said >= said {
                 return None;
@@ -119,6 +124,14 @@ impl Statuses {
             table.clients.insert(key, Slot { said: said.clone(), told_at: now, next: None, idle_since: None });
         }
         Some(said)
+    }
+
+    /// What is not like everybody, of clients that have sessions here.
+    fn held(&self) -> Vec<(Namespace, Arc<str>, Arc<Said>)> {
+        let held = |said: &Arc<Said>| Arc::strong_count(said) > 1 && said.status != Status::Online;
+        let table = self.lock();
+        let slots = table.clients.iter().filter(|(_, slot)| held(&slot.said));
+        slots.map(|((namespace, client), slot)| (*namespace, client.clone(), slot.said.clone())).collect()
     }
 
     /// The change that was to be told later.

@@ -1,6 +1,7 @@
 //! The rooms over pipes: several shards in one thread, and every broker through the same tests.
 #![allow(clippy::unwrap_used)]
 mod delayed;
+mod desks;
 mod joining;
 mod losing;
 mod nodes;
@@ -8,9 +9,10 @@ mod order;
 mod simulation;
 mod twin;
 
-use super::broker::{Broker, memory::Memory};
+use super::broker::{Broker, memory::Memory, redis::tests::over_redis};
 use super::mail::RoomKey;
 use super::*;
+use crate::cluster::link::tests::server::{DEADLINE, Server, has_redis};
 use crate::config::{FromUpstream, Limits, OnExcess};
 use crate::identity::{Claims, Identity};
 use crate::metrics::Metrics;
@@ -83,22 +85,37 @@ fn key(room: &str) -> RoomKey {
     RoomKey { namespace: Namespace { index: 0 }, name: room.into() }
 }
 
-/// Runs a test with every broker.
+/// Runs a test with every broker: with that over Redis in real time.
 async fn with_every_broker(rules: config::Rooms, test: impl AsyncFn(&House)) {
     for (name, broker) in BROKERS {
         eprintln!("with the broker {name}");
-        let house = House::new(3, rules.clone(), broker);
-        LocalSet::new()
-            .run_until(async {
-                let running = house.run();
-                timeout(LONG, test(&house)).await.expect("something was awaited that does not come");
-                for task in running {
-                    assert!(!task.is_finished(), "a loop has ended");
-                    task.abort();
-                }
-            })
-            .await;
+        with_house(&House::new(3, rules.clone(), broker), LONG, &test).await;
     }
+    if has_redis() {
+        eprintln!("with the broker redis");
+        tokio::time::resume();
+        let server = Server::start(&[]).await;
+        let brokers = RefCell::new(Vec::new());
+        for _ in 0..3 {
+            let broker = over_redis(&server).await;
+            brokers.borrow_mut().push(broker);
+        }
+        let house = House::new(3, rules, || Box::new(brokers.borrow_mut().pop().unwrap()));
+        with_house(&house, DEADLINE, &test).await;
+    }
+}
+
+async fn with_house(house: &House, most: Duration, test: &impl AsyncFn(&House)) {
+    LocalSet::new()
+        .run_until(async {
+            let running = house.run();
+            timeout(most, test(house)).await.expect("something was awaited that does not come");
+            for task in running {
+                assert!(!task.is_finished(), "a loop has ended");
+                task.abort();
+            }
+        })
+        .await;
 }
 
 /// All shards of a process.

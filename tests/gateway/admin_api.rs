@@ -24,14 +24,14 @@ async fn raw_call(gateway: &Gateway, method: &str, path: &str, body: &str) -> (H
     (head, body)
 }
 
-async fn call(gateway: &Gateway, method: &str, path: &str, body: Value) -> (u16, Value) {
+pub async fn call(gateway: &Gateway, method: &str, path: &str, body: Value) -> (u16, Value) {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let (head, answer) = raw_call(gateway, method, path, &body).await;
     (head.status, serde_json::from_str(&answer).unwrap_or_else(|e| panic!("{e}: {answer}")))
 }
 
 /// The answer of a call that succeeds.
-async fn done(gateway: &Gateway, method: &str, path: &str, body: Value) -> Value {
+pub async fn done(gateway: &Gateway, method: &str, path: &str, body: Value) -> Value {
     let (status, answer) = call(gateway, method, path, body).await;
     assert_eq!(status, 200, "{method} {path}: {answer}");
     answer
@@ -42,12 +42,12 @@ async fn publish(gateway: &Gateway, room: &str, message: Value) -> Value {
     done(gateway, "POST", "/api/publish", json!({"room_id": room, "message": message})).await
 }
 
-async fn get(gateway: &Gateway, path: &str) -> Value {
+pub async fn get(gateway: &Gateway, path: &str) -> Value {
     done(gateway, "GET", path, Value::Null).await
 }
 
 /// Nothing of this type has come before the answer to a ping.
-async fn sees_none(client: &mut Client, kind: &str) {
+pub async fn sees_none(client: &mut Client, kind: &str) {
     client.json(json!({"type": "ping", "payload": {}})).await;
     loop {
         let message = client.next_json().await;

@@ -16,7 +16,9 @@ pub fn cluster(redis: &[&str], node: &str) -> String {
 /// `/ws` on two shards and an admin interface; `[rooms]` has these keys, and tables may follow them.
 pub fn node_file(redis: &[&str], node: &str, rooms: &str) -> String {
     let cluster = cluster(redis, node);
-    format!("[server]\nshards = 2\n{PLAIN}{SECRET_AUTH}{ROOMS}{ADMIN}{LIFTED}{cluster}[rooms]\n{rooms}\n")
+    format!(
+        "[server]\nshards = 2\ndrain = \"100ms\"\n{PLAIN}{SECRET_AUTH}{ROOMS}{ADMIN}{LIFTED}{cluster}[rooms]\n{rooms}\n"
+    )
 }
 
 /// A node of this name.
@@ -24,11 +26,18 @@ pub async fn node(redis: &str, name: &str, rooms: &str) -> Gateway {
     Gateway::start(&node_file(&[redis], name, rooms)).await
 }
 
-/// So many nodes, called `node-0`, `node-1`, …
+/// So many nodes, called `node-0`, `node-1`, …, once each knows of the others.
 pub async fn nodes<const N: usize>(redis: &[&str], rooms: &str) -> [Gateway; N] {
     let mut nodes = Vec::new();
     for n in 0..N {
         nodes.push(Gateway::start(&node_file(redis, &format!("node-{n}"), rooms)).await);
+    }
+    for node in &nodes {
+        eventually(|| async {
+            let status: Value = serde_json::from_str(&node.admin_get("/api/status").await.1).unwrap();
+            (status["nodes"].as_array().unwrap().len() == N).then_some(())
+        })
+        .await;
     }
     nodes.try_into().unwrap_or_else(|_| unreachable!())
 }

@@ -1,22 +1,23 @@
 //! What a run found: `key=value` pairs on one line, or one JSON object.
 use hdrhistogram::Histogram;
+use std::borrow::Cow;
 use std::fmt::Write;
 
 /// The figures of one run, in the order in which they are printed.
 #[derive(Default)]
-pub struct Report(Vec<(&'static str, f64, usize)>);
+pub struct Report(Vec<(Cow<'static, str>, f64, usize)>);
 
 impl Report {
     /// Adds a whole number.
     pub fn count(mut self, name: &'static str, n: u64) -> Self {
-        self.0.push((name, n as f64, 0));
+        self.0.push((name.into(), n as f64, 0));
         self
     }
 
     /// Adds a number, printed with `digits` decimal places; one that is not finite is left out.
-    pub fn number(mut self, name: &'static str, value: f64, digits: usize) -> Self {
+    pub fn number(mut self, name: impl Into<Cow<'static, str>>, value: f64, digits: usize) -> Self {
         if value.is_finite() {
-            self.0.push((name, value, digits));
+            self.0.push((name.into(), value, digits));
         }
         self
     }

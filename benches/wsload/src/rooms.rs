@@ -4,12 +4,16 @@ mod crowd;
 mod fanout;
 mod grid;
 mod joins;
+mod latency;
 mod listener;
 mod recovery;
+mod redis;
 mod seat;
 
+use crate::conn::Target;
 use crate::report::Report;
 use clap::{Args, Subcommand};
+use redis::Redis;
 use std::time::Duration;
 
 /// Where the clients go, and how long they wait.
@@ -17,6 +21,12 @@ use std::time::Duration;
 pub struct Place {
     /// ws:// or wss:// address of a route to rooms
     url: String,
+    /// Other nodes of the same cluster: clients are dealt out over all of them in turn; may repeat
+    #[arg(long)]
+    also: Vec<String>,
+    /// HOST:PORT of the Redis behind the nodes, on this machine: its CPU time and its commands are reported
+    #[arg(long)]
+    redis: Option<String>,
     /// Extra request header, `Name: value`; `{i}` becomes the connection's number
     #[arg(short = 'H', long = "header")]
     headers: Vec<String>,
@@ -44,6 +54,16 @@ impl Place {
     fn within(&self) -> Duration {
         Duration::from_secs_f64(self.within)
     }
+
+    /// Where clients go, in turn.
+    fn targets(&self) -> Result<Vec<Target>, String> {
+        std::iter::once(&self.url).chain(&self.also).map(|url| Target::new(url, true)).collect()
+    }
+
+    /// Redis from now on, where there is one.
+    fn watch_redis(&self) -> Result<Option<Redis>, String> {
+        self.redis.as_deref().map(Redis::watch).transpose()
+    }
 }
 
 /// What the clients do.
@@ -56,9 +76,20 @@ pub enum Rooms {
         /// Messages published
         #[arg(short = 'm', long, default_value_t = 100)]
         messages: u64,
+        /// Messages that are sent at once, the next when all have them
+        #[arg(long, default_value_t = 1)]
+        batch: u64,
         /// The server is `wsload floor`, at /sub: nobody joins, and the text is sent to all as it is
         #[arg(long)]
         floor: bool,
+    },
+    /// A member sends, another receives, at another node where there is one: how long that takes
+    Latency {
+        #[command(flatten)]
+        place: Place,
+        /// Messages, one after the other
+        #[arg(short = 'm', long, default_value_t = 1000)]
+        messages: u64,
     },
     /// --clients in rooms of --members; every one publishes, its next message when it sees the one before
     Grid {
@@ -95,7 +126,10 @@ pub enum Rooms {
 /// Runs one of them.
 pub async fn run(what: Rooms) -> Result<Report, String> {
     match what {
-        Rooms::Fanout { place, messages, floor } => fanout::run(&Place { floor, ..place }, messages).await,
+        Rooms::Fanout { place, messages, batch, floor } => {
+            fanout::run(&Place { floor, ..place }, messages, batch).await
+        }
+        Rooms::Latency { place, messages } => latency::run(&place, messages).await,
         Rooms::Grid { place, members, messages } => grid::run(&place, members, messages).await,
         Rooms::Joins { place, presence } => joins::run(&place, presence).await,
         Rooms::Recovery { place, messages, presence } => recovery::run(&place, messages, presence).await,

@@ -13,6 +13,9 @@ use tokio::time::Instant;
 
 /// Gathered bytes beyond which is written without being told to.
 const GATHERED_BYTES: usize = 64 * 1024;
+/// Most commands on their way at once. Answers of 64 KiB each are half of what Redis queues for a connection with
+/// subscriptions before it ends it (`client-output-buffer-limit pubsub 32mb 8mb 60`).
+const AWAITED_MAX: usize = 256;
 /// Room for gathered bytes that is kept when they are written.
 const KEPT_BYTES: usize = 256 * 1024;
 /// Beats without an answer after which one is asked for: 1 s.
@@ -67,6 +70,8 @@ pub struct Connection {
     /// Whether all of it is to be written now.
     flushing: bool,
     awaited: VecDeque<Awaited>,
+    /// What is sent when answers have come.
+    queue: VecDeque<(Awaited, Vec<u8>)>,
     /// Beats since an answer came, or since one is awaited.
     quiet: u8,
     /// Since when it can be used.
@@ -82,6 +87,7 @@ impl Connection {
             written: 0,
             flushing: false,
             awaited: VecDeque::new(),
+            queue: VecDeque::new(),
             quiet: 0,
             since: Instant::now(),
         }
@@ -90,28 +96,42 @@ impl Connection {
     /// Sends a call with the next flush, or at once where much is gathered.
     /// `kept`: the call itself is kept until it is answered.
     pub fn send(&mut self, mut sent: Sent, bytes: Vec<u8>, kept: bool, cx: &mut Context<'_>) {
-        self.out.extend_from_slice(&bytes);
-        sent.again = kept.then_some(bytes);
-        self.put(Awaited::Call(sent), &[]);
+        sent.again = kept.then(|| bytes.clone());
+        self.put(Awaited::Call(sent), bytes);
         if self.out.len() - self.written >= GATHERED_BYTES {
             self.flush(cx);
         }
     }
 
-    pub fn subscribe(&mut self, slot: u16, command: &[u8]) {
+    pub fn subscribe(&mut self, slot: u16, command: Vec<u8>) {
         self.put(Awaited::Subscribed(slot), command);
     }
 
-    pub fn unsubscribe(&mut self, channel: &[u8], command: &[u8]) {
+    pub fn unsubscribe(&mut self, channel: &[u8], command: Vec<u8>) {
         self.put(Awaited::Unsubscribed(Bytes::copy_from_slice(channel)), command);
     }
 
-    fn put(&mut self, awaited: Awaited, bytes: &[u8]) {
+    fn put(&mut self, awaited: Awaited, bytes: Vec<u8>) {
         if self.awaited.is_empty() {
             self.quiet = 0;
         }
-        self.awaited.push_back(awaited);
-        self.out.extend_from_slice(bytes);
+        if self.awaited.len() >= AWAITED_MAX {
+            self.queue.push_back((awaited, bytes));
+        } else {
+            self.awaited.push_back(awaited);
+            self.out.extend_from_slice(&bytes);
+        }
+    }
+
+    /// Sends what had to wait.
+    fn refill(&mut self) {
+        while self.awaited.len() < AWAITED_MAX
+            && let Some((awaited, bytes)) = self.queue.pop_front()
+        {
+            self.awaited.push_back(awaited);
+            self.out.extend_from_slice(&bytes);
+            self.flushing = true;
+        }
     }
 
     /// Writes what the socket takes; the rest is written when it takes more. An error is found by the next read.
@@ -139,14 +159,15 @@ impl Connection {
     /// # Errors
     /// Where the connection cannot be used any more.
     pub fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<Result<Heard, Fault>> {
-        if self.flushing {
-            self.flush(cx);
-        }
         loop {
             while let Some(frame) = self.inbox.next().map_err(io::Error::from)? {
                 if let Some(heard) = self.hear(frame)? {
                     return Poll::Ready(Ok(heard));
                 }
+            }
+            self.refill();
+            if self.flushing {
+                self.flush(cx);
             }
             match self.inbox.poll_fill(&mut self.stream, cx)? {
                 Poll::Ready(0) => return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())),
@@ -209,15 +230,19 @@ impl Connection {
             return if silent { Err(Fault::Wrong("no answer for 3 s")) } else { Ok(()) };
         }
         if self.quiet >= QUIET_BEATS {
-            self.put(Awaited::Pong, b"*1\r\n$4\r\nPING\r\n");
+            self.put(Awaited::Pong, b"*1\r\n$4\r\nPING\r\n".to_vec());
             self.flush(cx);
         }
         Ok(())
     }
 
-    /// How many calls of this slot are on their way.
-    pub fn on_their_way(&self, slot: u16) -> usize {
-        self.awaited.iter().filter(|awaited| matches!(awaited, Awaited::Call(sent) if sent.slot == slot)).count()
+    /// The slot of each call that is on its way.
+    pub fn slots_called(&self) -> impl Iterator<Item = u16> {
+        let waiting = self.queue.iter().map(|(awaited, _)| awaited);
+        self.awaited.iter().chain(waiting).filter_map(|awaited| match awaited {
+            Awaited::Call(sent) => Some(sent.slot),
+            Awaited::Subscribed(_) | Awaited::Unsubscribed(_) | Awaited::Pong => None,
+        })
     }
 
     /// Whether nothing is awaited.
@@ -227,7 +252,8 @@ impl Connection {
 
     /// The calls that are on their way, whose answers will not come.
     pub fn into_calls(self) -> impl Iterator<Item = Sent> {
-        self.awaited.into_iter().filter_map(|awaited| match awaited {
+        let waiting = self.queue.into_iter().map(|(awaited, _)| awaited);
+        self.awaited.into_iter().chain(waiting).filter_map(|awaited| match awaited {
             Awaited::Call(sent) => Some(sent),
             Awaited::Subscribed(_) | Awaited::Unsubscribed(_) | Awaited::Pong => None,
         })

@@ -5,6 +5,7 @@ use super::seek::Found;
 use crate::cluster::slots::{SLOTS, Slots};
 use crate::config::RedisServer;
 use slab::Slab;
+use std::collections::BTreeSet;
 use std::pin::Pin;
 
 /// Connecting to a master.
@@ -16,7 +17,7 @@ const NOWHERE: u16 = u16::MAX;
 /// A master.
 pub struct Master {
     pub server: RedisServer,
-    /// What lies there; nothing any more where only answers are awaited.
+    /// What lies there, by the last map; nothing any more where only answers are awaited.
     pub slots: Slots,
     pub state: State,
 }
@@ -32,7 +33,7 @@ pub enum State {
 /// All of them.
 pub struct Masters {
     all: Slab<Master>,
-    /// By slot, the place of its master.
+    /// By slot, the place of its master: by the map, but that one which is reached stays until the next is, too.
     owners: Box<[u16]>,
 }
 
@@ -58,11 +59,6 @@ impl Masters {
     /// The connection to a slot's master.
     pub fn connection(&mut self, slot: u16) -> Option<&mut Connection> {
         let place = self.owner(slot)?;
-        self.ready(place)
-    }
-
-    /// The connection to a master.
-    pub fn ready(&mut self, place: usize) -> Option<&mut Connection> {
         match &mut self.all.get_mut(place)?.state {
             State::Ready(connection) => Some(connection),
             State::Entering(_) | State::Lost => None,
@@ -71,8 +67,34 @@ impl Masters {
 
     /// Whether a slot's master is reached.
     pub fn reaches(&self, slot: u16) -> bool {
-        let master = self.owner(slot).and_then(|place| self.all.get(place));
-        master.is_some_and(|master| matches!(master.state, State::Ready(_)))
+        self.owner(slot).is_some_and(|place| self.is_ready(place as u16))
+    }
+
+    /// Whether all masters that are known are reached.
+    pub fn are_reached(&self) -> bool {
+        self.all.iter().all(|(_, master)| matches!(master.state, State::Ready(_)))
+    }
+
+    /// How many calls of a slot are on their way, to whichever master.
+    pub fn on_their_way(&self, slot: u16) -> usize {
+        self.connections()
+            .map(|(_, connection)| connection.slots_called().filter(|called| *called == slot).count())
+            .sum()
+    }
+
+    /// Slots of calls that are on their way to another master than the one of now.
+    pub fn astray(&self) -> BTreeSet<u16> {
+        let called = self.connections().flat_map(|(place, connection)| {
+            connection.slots_called().filter(move |slot| self.owner(*slot) != Some(place))
+        });
+        called.collect()
+    }
+
+    fn connections(&self) -> impl Iterator<Item = (usize, &Connection)> {
+        self.all.iter().filter_map(|(place, master)| match &master.state {
+            State::Ready(connection) => Some((place, &**connection)),
+            State::Entering(_) | State::Lost => None,
+        })
     }
 
     pub fn get_mut(&mut self, place: usize) -> Option<&mut Master> {
@@ -95,11 +117,11 @@ impl Masters {
     /// Forgets those where nothing lies and nothing is awaited. Returns how many connections ended so.
     pub fn forget_idle(&mut self) -> usize {
         let mut ended = 0;
-        self.all.retain(|_, master| {
-            let kept = match &master.state {
-                State::Ready(connection) => !master.slots.0.is_empty() || !connection.is_idle(),
-                State::Entering(_) | State::Lost => !master.slots.0.is_empty(),
-            };
+        let owners = &self.owners;
+        self.all.retain(|place, master| {
+            let kept = !master.slots.0.is_empty()
+                || owners.iter().any(|owner| usize::from(*owner) == place)
+                || matches!(&master.state, State::Ready(connection) if !connection.is_idle());
             ended += usize::from(!kept && matches!(master.state, State::Ready(_)));
             kept
         });
@@ -125,35 +147,53 @@ impl Masters {
             }
             master.slots = slots;
         }
-        let moved = self.moved(&owners);
-        self.owners = owners;
+        let mut moved = Moved::default();
+        for slot in 0..SLOTS {
+            let (before, now) = (self.owners[usize::from(slot)], owners[usize::from(slot)]);
+            match (self.is_ready(before), self.is_ready(now)) {
+                _ if before == now => continue,
+                (_, true) => add(&mut moved.reached, slot),
+                // It says itself that the slot lies elsewhere, and what it refuses waits.
+                (true, false) if now != NOWHERE => continue,
+                (true, false) => add(&mut moved.unreached, slot),
+                (false, false) => {}
+            }
+            self.owners[usize::from(slot)] = now;
+        }
         moved
     }
 
-    fn moved(&self, owners: &[u16]) -> Moved {
-        let is_ready = |place: u16| {
-            let master = self.all.get(usize::from(place));
-            master.is_some_and(|master| matches!(master.state, State::Ready(_)))
-        };
-        let mut moved = Moved::default();
-        for (slot, (before, now)) in (0..SLOTS).zip(self.owners.iter().zip(owners)) {
-            if before == now {
-                continue;
+    /// A master is reached, or cannot be: its slots are its own now. Returns those that are not reached any more.
+    pub fn assign(&mut self, place: usize) -> Slots {
+        let mut unreached = Slots::default();
+        let slots = self.all.get(place).map(|master| master.slots.clone()).unwrap_or_default();
+        for slot in slots.0.iter().flat_map(|(first, last)| *first..=*last) {
+            if self.is_ready(self.owners[usize::from(slot)]) && !self.is_ready(place as u16) {
+                add(&mut unreached, slot);
             }
-            if is_ready(*now) {
-                add(&mut moved.reached, slot);
-            } else if is_ready(*before) {
-                add(&mut moved.unreached, slot);
-            }
+            self.owners[usize::from(slot)] = place as u16;
         }
-        moved
+        unreached
+    }
+
+    /// The slots whose calls go to this master.
+    pub fn reached_by(&self, place: usize) -> Slots {
+        let mut slots = Slots::default();
+        let owned = (0..SLOTS).filter(|slot| usize::from(self.owners[usize::from(*slot)]) == place);
+        owned.for_each(|slot| add(&mut slots, slot));
+        slots
+    }
+
+    fn is_ready(&self, place: u16) -> bool {
+        let master = self.all.get(usize::from(place));
+        master.is_some_and(|master| matches!(master.state, State::Ready(_)))
     }
 }
 
 /// Adds a slot that is above all that are there.
 pub fn add(slots: &mut Slots, slot: u16) {
     match slots.0.last_mut() {
-        Some((_, last)) if *last + 1 == slot => *last = slot,
+        Some((_, last)) if last.checked_add(1) == Some(slot) => *last = slot,
         Some(_) | None => slots.0.push((slot, slot)),
     }
 }

@@ -12,14 +12,18 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::lookup_host;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 /// Most look-ups of names at once, of all links.
 const LOOKUPS_MAX: usize = 4;
+/// How long connecting may take, over all addresses of a name.
+const DIALED_FOR: Duration = Duration::from_secs(2);
 /// Most addresses of a name that are tried.
 const ADDRESSES_MAX: usize = 8;
 
@@ -33,6 +37,8 @@ pub struct Redis {
     node: Arc<str>,
     lookups: Arc<Semaphore>,
     metrics: Arc<Metrics>,
+    /// Shards that have reached all masters at one time.
+    reached: watch::Sender<usize>,
 }
 
 impl Redis {
@@ -51,7 +57,19 @@ impl Redis {
             node: config.node.clone(),
             lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
             metrics,
+            reached: watch::Sender::new(0),
         }))
+    }
+
+    /// Waits until so many shards have reached all masters.
+    pub async fn reached_by(&self, shards: usize) {
+        // It fails only where the sender is gone.
+        let _ = self.reached.subscribe().wait_for(|reached| *reached >= shards).await;
+    }
+
+    /// A shard has reached all masters, for the first time.
+    pub(super) fn reached(&self) {
+        self.reached.send_modify(|reached| *reached += 1);
     }
 
     pub(super) fn counters(&self, shard: Option<usize>) -> &ShardMetrics {
@@ -80,10 +98,12 @@ impl Redis {
         Ok((talk, greeting))
     }
 
-    /// Tries the addresses of the name in turn.
+    /// Tries the addresses of the name in turn, each for its share of the time.
     async fn dial(&self, server: &RedisServer) -> Result<Talk, Fault> {
         let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in self.addresses(server).await? {
+        let addresses = self.addresses(server).await?;
+        let share = DIALED_FOR / addresses.len().max(1) as u32;
+        for address in addresses {
             let tls = match &self.tls {
                 None => None,
                 Some(connector) => {
@@ -91,9 +111,10 @@ impl Redis {
                     Some((connector, name.map_err(|_| Fault::Wrong("a name that no certificate can have"))?))
                 }
             };
-            match connect(&Address::Tcp(address), &[], tls).await {
-                Ok(stream) => return Ok(Talk { stream, inbox: Inbox::default() }),
-                Err(error) => failed = error,
+            match timeout(share, connect(&Address::Tcp(address), &[], tls)).await {
+                Ok(Ok(stream)) => return Ok(Talk { stream, inbox: Inbox::default() }),
+                Ok(Err(error)) => failed = error,
+                Err(_) => failed = io::ErrorKind::TimedOut.into(),
             }
         }
         Err(failed.into())
@@ -116,12 +137,7 @@ impl Redis {
         let (mut talk, greeting) = self.greet(server).await?;
         match greeting {
             Greeting::Master => {}
-            Greeting::Cluster { replica: false } => {
-                let info = talk.ask(&[b"CLUSTER", b"INFO"]).await?;
-                if !info.text().is_some_and(|info| info.contains("cluster_state:ok")) {
-                    return Err(Fault::Wrong("the cluster is down"));
-                }
-            }
+            Greeting::Cluster { replica: false } => talk.expect_cluster_up().await?,
             Greeting::Replica | Greeting::Cluster { replica: true } => return Err(Fault::Wrong("it is a replica")),
             Greeting::Sentinel => return Err(Fault::Wrong("it is a Sentinel")),
         }
@@ -206,6 +222,16 @@ pub struct Talk {
 }
 
 impl Talk {
+    /// A part of a cluster that is down may have an old map of slots, and serves nobody.
+    ///
+    /// # Errors
+    /// [`Fault`], also where the cluster is down.
+    pub(super) async fn expect_cluster_up(&mut self) -> Result<(), Fault> {
+        let info = self.ask(&[b"CLUSTER", b"INFO"]).await?;
+        let is_up = info.text().is_some_and(|info| info.contains("cluster_state:ok"));
+        if is_up { Ok(()) } else { Err(Fault::Wrong("the cluster is down")) }
+    }
+
     /// Asks, and waits for the answer. What nobody asked for is passed over.
     ///
     /// # Errors

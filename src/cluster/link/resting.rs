@@ -1,5 +1,6 @@
 //! Slots that lie elsewhere than was thought: their calls wait, and are sent again in their order.
 use super::connection::Sent;
+use super::masters::Masters;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -27,11 +28,11 @@ pub struct Resting {
 }
 
 impl Resting {
-    /// Has a slot rest that does not yet, while so many of its calls are on their way.
-    pub fn begin(&mut self, slot: u16, on_their_way: impl FnOnce() -> usize) -> &mut Slot {
+    /// Has a slot rest that does not yet.
+    pub fn begin(&mut self, slot: u16, masters: &Masters) -> &mut Slot {
         let now = Instant::now();
         self.due.get_or_insert(now + REST);
-        let rest = || Slot { calls: BTreeMap::new(), on_their_way: on_their_way(), since: now };
+        let rest = || Slot { calls: BTreeMap::new(), on_their_way: masters.on_their_way(slot), since: now };
         self.slots.entry(slot).or_insert_with(rest)
     }
 

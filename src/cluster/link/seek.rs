@@ -13,6 +13,9 @@ const ASKED_FOR: Duration = Duration::from_secs(2);
 /// Most masters of a cluster: what Redis is made for.
 const MASTERS_MAX: usize = 1000;
 
+/// Most servers of whom is said why they were asked in vain.
+const FAULTS_MAX: usize = 5;
+
 /// The masters.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Found {
@@ -23,32 +26,38 @@ pub struct Found {
 }
 
 /// Finding out.
-pub type Seeking = Pin<Box<dyn Future<Output = Result<Found, Fault>> + Send>>;
+pub type Seeking = Pin<Box<dyn Future<Output = Result<Found, String>> + Send>>;
 
 /// Asks one server after another, until one knows.
 ///
 /// # Errors
-/// Of the last one.
-pub async fn seek(redis: Arc<Redis>, servers: Vec<RedisServer>) -> Result<Found, Fault> {
-    let mut failed = Fault::Wrong("there is no server");
-    for server in servers {
-        match timeout(ASKED_FOR, ask(&redis, &server)).await {
-            Ok(Ok(found)) => return Ok(found),
-            Ok(Err(fault)) => failed = fault,
-            Err(_) => failed = Fault::Wrong("it does not answer"),
+/// Why each of them, or of the first ones, was asked in vain.
+pub async fn seek(redis: Arc<Redis>, servers: Vec<RedisServer>) -> Result<Found, String> {
+    let mut faults = Vec::new();
+    for server in &servers {
+        let asked = timeout(ASKED_FOR, ask(&redis, server)).await;
+        match asked.unwrap_or(Err(Fault::Wrong("it does not answer"))) {
+            Ok(found) => return Ok(found),
+            Err(fault) if faults.len() < FAULTS_MAX => {
+                faults.push(format!("{}:{}: {fault}", server.host, server.port));
+            }
+            Err(_) => {}
         }
-        tracing::debug!(target: "wsgate::cluster", host = &*server.host, port = server.port, %failed, "asked in vain");
     }
-    Err(failed)
+    Err(faults.join("; "))
 }
 
 async fn ask(redis: &Redis, server: &RedisServer) -> Result<Found, Fault> {
     let (mut talk, greeting) = redis.greet(server).await?;
     match greeting {
+        Greeting::Master if redis.sentinel_master.is_some() => {
+            Err(Fault::Wrong("it is no Sentinel, and the URL names a master that Sentinels are asked for"))
+        }
         Greeting::Master => Ok(one(server.clone())),
         Greeting::Replica => Err(Fault::Wrong("it is a replica")),
         Greeting::Sentinel => named(redis, &mut talk).await,
         Greeting::Cluster { .. } => {
+            talk.expect_cluster_up().await?;
             let slots = talk.ask(&[b"CLUSTER", b"SLOTS"]).await?;
             let masters = masters_of(&slots, server).ok_or(Fault::Wrong("its map of slots cannot be read"))?;
             Ok(Found { masters, cluster: true })

@@ -1,5 +1,9 @@
 #![allow(clippy::unwrap_used)]
-mod server;
+mod fake;
+mod moving;
+mod seeking;
+pub(crate) mod server;
+mod wire;
 
 use super::*;
 use crate::config;
@@ -63,6 +67,21 @@ async fn answer(link: &mut Link, wanted: u64) -> Result<Reply, Trouble> {
         _ => None,
     })
     .await
+}
+
+/// Until the link says that this is why Redis is not reached.
+async fn fault(link: &mut Link, wanted: &str) -> String {
+    let said = poll_fn(|cx| {
+        assert!(link.poll_report(cx).is_pending(), "it is reached");
+        match link.fault().filter(|fault| fault.contains(wanted)) {
+            Some(fault) => Poll::Ready(fault.to_owned()),
+            None => Poll::Pending,
+        }
+    });
+    match timeout(DEADLINE, said).await {
+        Ok(said) => said,
+        Err(_) => panic!("{wanted}, not {:?}", link.fault()),
+    }
 }
 
 fn count(key: &str) -> Call {

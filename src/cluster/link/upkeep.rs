@@ -18,7 +18,7 @@ impl Link {
         match found {
             Ok(found) => self.settle(found),
             Err(fault) => {
-                tracing::debug!(target: "wsgate::cluster", shard = self.shard, %fault, "no master was found");
+                self.complain(fault);
                 self.seek_later();
             }
         }
@@ -44,15 +44,31 @@ impl Link {
             }
         }
         reached.0.append(&mut anew.0);
-        self.give_up(&unreached);
-        if !unreached.0.is_empty() {
-            self.reports.push_back(Report::Down(unreached));
-        }
+        self.leave(unreached);
         if !reached.0.is_empty() {
             self.reports.push_back(Report::Up(reached));
         }
-        self.resting.due = self.resting.due.map(|_| Instant::now());
+        self.await_astray();
         self.forget_idle();
+    }
+
+    /// Slots that have another master now rest until what is on its way to the one before is answered.
+    pub(super) fn await_astray(&mut self) {
+        for slot in self.masters.astray() {
+            self.resting.begin(slot, &self.masters);
+        }
+        self.resting.due = self.resting.due.map(|_| Instant::now());
+    }
+
+    /// Says why no master is reached, once for each reason, and for all shards by the main thread.
+    pub(super) fn complain(&mut self, fault: String) {
+        if self.fault.as_ref() != Some(&fault) {
+            match self.shard {
+                None => tracing::warn!(target: "wsgate::cluster", fault, "Redis is not reached"),
+                Some(shard) => tracing::debug!(target: "wsgate::cluster", shard, fault, "Redis is not reached"),
+            }
+            self.fault = Some(fault);
+        }
     }
 
     fn forget_idle(&mut self) {
@@ -111,7 +127,9 @@ impl Link {
         self.seek_at = None;
         self.sought_at = Some(now);
         let mut servers: Vec<RedisServer> = self.hint.take().into_iter().collect();
-        for server in self.redis.servers.iter().chain(self.masters.servers()) {
+        // Only a cluster's are asked for others: a master of before may be one that others have replaced.
+        let known = self.masters.servers().filter(|_| self.cluster);
+        for server in self.redis.servers.iter().chain(known) {
             if !servers.contains(server) {
                 servers.push(server.clone());
             }

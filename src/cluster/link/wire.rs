@@ -95,7 +95,10 @@ impl Inbox {
 /// How far a frame has been walked.
 #[derive(Default)]
 struct Walk {
+    /// Where the next item begins.
     at: usize,
+    /// Up to where its line was looked for the end.
+    searched: usize,
     items: usize,
     /// Items still to come of each list that is open, the innermost last.
     open: Vec<usize>,
@@ -106,7 +109,7 @@ impl Walk {
     /// there again.
     fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Malformed> {
         loop {
-            let Some(line) = line_at(bytes, self.at)? else { return Ok(None) };
+            let Some(line) = self.line(bytes)? else { return Ok(None) };
             let next = self.at + line.len() + 2;
             self.items += 1;
             match line.first() {
@@ -149,16 +152,21 @@ impl Walk {
             }
         }
     }
-}
 
-/// The line that begins here, without its end.
-fn line_at(bytes: &[u8], at: usize) -> Result<Option<&[u8]>, Malformed> {
-    let rest = bytes.get(at..).unwrap_or_default();
-    let rest = &rest[..rest.len().min(LINE_BYTES_MAX)];
-    match rest.windows(2).position(|two| two == b"\r\n") {
-        Some(length) => Ok(Some(&rest[..length])),
-        None if rest.len() == LINE_BYTES_MAX => Err(Malformed("a line without an end")),
-        None => Ok(None),
+    /// The line that the next item begins with, without its end.
+    fn line<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<&'a [u8]>, Malformed> {
+        let from = self.searched.max(self.at);
+        let rest = bytes.get(from..).unwrap_or_default();
+        let rest = &rest[..rest.len().min(LINE_BYTES_MAX)];
+        if let Some(length) = rest.windows(2).position(|two| two == b"\r\n") {
+            return Ok(Some(&bytes[self.at..from + length]));
+        }
+        // The last byte may be half of the end.
+        self.searched = from + rest.len().saturating_sub(1);
+        if self.searched - self.at >= LINE_BYTES_MAX - 1 {
+            return Err(Malformed("a line without an end"));
+        }
+        Ok(None)
     }
 }
 

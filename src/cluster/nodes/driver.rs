@@ -28,6 +28,8 @@ const BEATS_MAX: u32 = 20;
 pub(super) enum Command {
     /// To call Redis.
     Call(Call, oneshot::Sender<Result<Reply, Trouble>>),
+    /// To renew the lease soon.
+    Beat,
     /// To give the lease up.
     Leave(oneshot::Sender<()>),
 }
@@ -219,6 +221,7 @@ impl Driver {
         match command {
             Command::Call(_, reply) if self.waiting.len() >= CALLS_MAX => drop(reply.send(Err(Trouble::Full))),
             Command::Call(call, reply) => self.call(call, Waiting::Caller(reply)),
+            Command::Beat => self.beat_soon(),
             Command::Leave(reply) => {
                 self.left = true;
                 let leave = self.leases.leave(&self.keys());

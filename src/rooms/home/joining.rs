@@ -1,22 +1,23 @@
 //! Who comes into a room and who goes, on this node.
 use super::{BUSY, Code, Home, Join, Refused};
 use crate::rooms::broker::Batch;
-use crate::rooms::mail::{Answer, Ask, Cursor, Feed, Joined, Mail, Request, RoomKey, SessionRef, Ticket};
+use crate::rooms::mail::{Answer, Ask, Cursor, Feed, Joined, Mail, Position, Request, RoomKey, SessionRef, Ticket};
 use crate::rooms::room::{Change, Newcomer};
 use std::sync::Arc;
 
 impl Home {
-    /// A session joins. Where it has missed something, the broker is asked first whether that is still to be had.
+    /// A session joins. Where it has seen another place than the room's, the broker is asked first: whether what it has
+    /// missed is still to be had, or, where it has seen more over another node, what that is.
     pub(super) fn join(&mut self, request: Request) {
         let Ask::Join(join) = &request.ask else { return };
         let Some(room) = self.rooms.get_mut(&request.room) else { return };
-        let missed = match (&room.position, &join.since) {
-            (Some(position), Some(since)) if room.rules.latest_only.is_none() && since.epoch == position.epoch => {
-                (since.offset < position.offset).then_some(since.offset)
+        let asked = match (&room.position, &join.since) {
+            (Some(position), Some(since)) if room.rules.latest_only.is_none() && since != position => {
+                Some(if since.epoch == position.epoch { since.offset } else { position.offset })
             }
             _ => None,
         };
-        let Some(after) = missed else { return self.joins(request, false) };
+        let Some(after) = asked else { return self.joins(request, false) };
         let (key, from) = (request.room.clone(), request.from);
         room.joining.insert(from, (request, Vec::new()));
         let ticket = self.number();
@@ -92,8 +93,9 @@ impl Home {
             return Err((Code::RoomFull, "the room is full"));
         }
         let since = join.since.as_ref();
-        // Its place may have been lost while it waited.
-        let recovers = recovers.filter(|_| since.is_some_and(|since| since.epoch == position.epoch));
+        // Its place may have been lost while it waited, or never have been.
+        let missed = |since: &Position| since.epoch == position.epoch && since.offset < position.offset;
+        let recovers = recovers.filter(|_| since.is_some_and(missed));
         let new = Newcomer { client, session, deflate: join.deflate, said: join.said.clone(), recovers };
         let change =
             room.join(new, || join.rooms.enter(max_rooms)).ok_or((Code::RoomFull, "you are in too many rooms"))?;

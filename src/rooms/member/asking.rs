@@ -118,6 +118,7 @@ impl Member {
                 self.rooms.shared.tell_status(namespace, &client, &said);
             }
             Change::Later(at) => {
+                self.rooms.shared.hide_elsewhere(namespace, &client);
                 self.rooms.shared.post.send(self.rooms.shard.index, Mail::StatusLater { at, namespace, client });
             }
             Change::Full => self.refuse(Code::Unknown, "too many clients have a status", None, Some(ticket)),

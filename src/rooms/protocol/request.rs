@@ -1,6 +1,6 @@
 //! Reading what a client sent: one pass over the text, in which every value of the payload stays raw
 //! until the request's type says what it must be.
-use super::{NAME_MAX, Status, is_room_name};
+use super::{NAME_MAX, Status, is_room_name, is_status};
 use crate::rooms::mail::Position;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -11,7 +11,6 @@ use std::sync::Arc;
 /// The deepest nesting of a message's values.
 pub const NESTED_MAX: usize = 64;
 /// The longest status, in bytes.
-const STATUS_MAX: usize = 64;
 /// Most clients in one question.
 const CLIENTS_MAX: usize = 100;
 
@@ -177,7 +176,7 @@ impl<'a> Payload<'a> {
     /// `status` of a `presence_update`, required: text of 1 to 64 bytes without controls, and not "offline".
     pub fn status(&self) -> Result<Status, Cow<'static, str>> {
         let text = string(self.status.ok_or("\"payload.status\" is missing")?, "payload.status")?;
-        if !(1..=STATUS_MAX).contains(&text.len()) || text.chars().any(char::is_control) {
+        if !is_status(&text) {
             return Err("\"payload.status\" must be 1 to 64 bytes without control characters".into());
         }
         match &*text {

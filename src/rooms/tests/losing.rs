@@ -174,7 +174,7 @@ async fn who_is_kicked_from_a_place_that_is_lost_is_told_once() {
     let mut kick = std::pin::pin!(desk.kick(key(&room).namespace, &room, "alice", crate::close::Code::Administrator));
     assert!(kick.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_pending());
     settle(&house);
-    assert_eq!(kick.await, 1);
+    assert_eq!(kick.await.found, 1);
     house.empty(0);
     house.empty(0);
     let seen = house.seen(&mut alice).await;

@@ -1,7 +1,7 @@
 //! Many clients at once, each a task that reads, and what all of them have had so far.
 use super::Place;
 use super::seat::text_frame;
-use crate::conn::{Conn, Opening, Target};
+use crate::conn::{Conn, Opening};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -120,7 +120,7 @@ pub struct Group<E> {
 impl<E: Ear> Group<E> {
     /// Opens the clients with these numbers; none has joined yet.
     pub async fn open(place: &Place, numbers: Range<usize>, ear: impl Fn(usize) -> E) -> Result<Group<E>, String> {
-        let target = Target::new(&place.url, true)?;
+        let targets = place.targets()?;
         let opening = Opening {
             headers: place.headers.clone(),
             init_until: (!place.floor).then(|| "connection_established".into()),
@@ -133,7 +133,8 @@ impl<E: Ear> Group<E> {
         for first in (numbers.start..numbers.end).step_by(WAVE) {
             let mut wave = JoinSet::new();
             for i in first..numbers.end.min(first + WAVE) {
-                let (target, opening, within) = (target.clone(), opening.clone(), place.within());
+                let (target, opening) = (targets[i % targets.len()].clone(), opening.clone());
+                let within = place.within();
                 wave.spawn(async move {
                     let opened = timeout(within, Conn::open(&target, i, &opening)).await;
                     let late = || format!("connection {i}: not open after {} s", within.as_secs_f64());

@@ -80,10 +80,15 @@ pub async fn run(place: &Place, members: usize, messages: u64) -> Result<Report,
     group.tally.calm().await?;
     let published = messages * place.clients as u64;
     let deliveries = published * members as u64;
+    let redis = place.watch_redis()?;
     let (cpu0, started) = (proc::cpu(&place.pids), Instant::now());
     group.begin();
     group.tally.reach(published + deliveries, "deliveries and answers").await?;
     let (secs, cpu) = (started.elapsed().as_secs_f64(), proc::cpu(&place.pids) - cpu0);
+    let mut report = Report::default().count("published", published).work("deliveries", deliveries, secs, cpu);
+    if let Some(redis) = redis {
+        report = redis.charge(report, published)?;
+    }
     group.tally.calm().await?;
     let mut orders = HashMap::new();
     for talker in group.end().await? {
@@ -92,10 +97,5 @@ pub async fn run(place: &Place, members: usize, messages: u64) -> Result<Report,
             return Err(format!("members of room {} saw different orders", talker.room));
         }
     }
-    Ok(Report::default().count("rooms", orders.len() as u64).count("published", published).work(
-        "deliveries",
-        deliveries,
-        secs,
-        cpu,
-    ))
+    Ok(report.count("rooms", orders.len() as u64))
 }

@@ -78,9 +78,17 @@ impl Publisher {
 
     /// Publishes the next message; returns when it has its place and has come back.
     pub async fn publish(&mut self) -> Result<(), String> {
-        self.offset += 1;
-        self.group.order(0, self.seat.publish(&text_at(self.offset, self.size)));
-        self.group.tally.reach(self.echoes, "answers to a message and deliveries of it to the publisher").await
+        self.publish_many(1).await
+    }
+
+    /// Publishes the next messages at once; returns when they have their places and have come back.
+    pub async fn publish_many(&mut self, messages: u64) -> Result<(), String> {
+        for _ in 0..messages {
+            self.offset += 1;
+            self.group.order(0, self.seat.publish(&text_at(self.offset, self.size)));
+        }
+        let due = messages * self.echoes;
+        self.group.tally.reach(due, "answers to messages and deliveries of them to the publisher").await
     }
 
     /// How many members the room has.

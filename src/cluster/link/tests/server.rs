@@ -29,6 +29,16 @@ pub fn has_redis() -> bool {
     false
 }
 
+/// Asks until it is so.
+pub async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
+    let asking = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(timeout(DEADLINE, asking).await.is_ok(), "not in time: {what}");
+}
+
 /// A port that was free just now, as was the one 10,000 above, which a cluster's bus takes.
 pub fn free_port() -> u16 {
     loop {
@@ -59,6 +69,19 @@ impl Server {
         let folder = std::env::temp_dir().join(format!("wsgate-redis-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let mut server = Server { port, folder, args, child: None };
+        server.run("redis-server").await;
+        server
+    }
+
+    /// Starts a Sentinel with this configuration.
+    pub async fn sentinel(config: &str) -> Server {
+        let port = free_port();
+        let folder = std::env::temp_dir().join(format!("wsgate-redis-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("sentinel.conf");
+        std::fs::write(&file, config).unwrap();
+        let args = vec![file.display().to_string(), "--sentinel".to_owned()];
         let mut server = Server { port, folder, args, child: None };
         server.run("redis-server").await;
         server
@@ -104,6 +127,14 @@ impl Server {
     pub async fn signal(&self, name: &str) {
         let pid = self.child.as_ref().unwrap().id().unwrap().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().await.unwrap().success());
+    }
+
+    /// What redis-cli prints for a command.
+    pub async fn cli(&self, words: &[&str]) -> String {
+        let mut command = Command::new("redis-cli");
+        command.args(["-p", &self.port.to_string()]).args(words);
+        let output = timeout(DEADLINE, command.output()).await.unwrap().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
     /// Where it is.

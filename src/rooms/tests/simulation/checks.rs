@@ -242,7 +242,7 @@ impl Sim {
         let sessions = self.sessions.values().filter(|s| s.shard / each == house);
         let memberships: Vec<usize> = sessions.flat_map(|s| s.view.rooms.keys().copied()).collect();
         let used: BTreeSet<usize> = memberships.iter().copied().collect();
-        let (lines, more) = self.ask_desk(desk.rooms(here, "", None, 1000));
+        let (lines, more) = self.ask_desk(desk.rooms(here, "", None, 1000)).found;
         assert!(!more);
         let lines: BTreeMap<usize, usize> =
             lines.iter().map(|line| (self.model.room(&json!(*line.room)), line.members)).collect();

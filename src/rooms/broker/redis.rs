@@ -1,0 +1,412 @@
+//! The broker of several nodes: order, history and presence are Redis'.
+//!
+//! For each room that is used here the node subscribes to the room's channel and asks how the room stands, in this order
+//! and over one connection: what comes over the channel after the answer is news. What comes in between is not. Messages
+//! are told in the order of their offsets; where some are missing they are read from the stream, and where they stand
+//! there no more, or the count is another one, the members lose their place. The same question is asked again whenever the
+//! connection was lost, and whenever something does not fit together.
+mod answers;
+mod lives;
+mod presence;
+mod room;
+mod scripts;
+mod turns;
+mod wire;
+
+pub use scripts::SCRIPTS;
+
+use super::{Batch, Broker, Event, Held, Message, Publication, Telling};
+use crate::cluster::slots::slot_of;
+use crate::cluster::{Call, Link, LiveNodes, Report, Trouble};
+use crate::config::{Duplicates, Rules};
+use crate::metrics::PlacesLost;
+use crate::rooms::mail::RoomKey;
+use crate::shard::Shard;
+use bytes::Bytes;
+use lives::Lives;
+use room::{Arrival, Count, Room, Syncing};
+use slab::Slab;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use turns::Turns;
+use wire::{Entry, Pushed};
+
+/// What is read at once of messages that are missing.
+const FILL: Batch = Batch { messages: 256, bytes: 256 * 1024 };
+/// Rooms that are asked for at once how they stand, when Redis is reached again.
+const SYNCS_MAX: usize = 256;
+
+/// What a broker over Redis is made of.
+pub struct Parts {
+    /// The way there, with [`SCRIPTS`] loaded.
+    pub link: Link,
+    /// The nodes that live.
+    pub live: Arc<LiveNodes>,
+    /// What all keys begin with.
+    pub prefix: Arc<str>,
+    /// The names of the namespaces, by their indexes.
+    pub namespaces: Arc<[Arc<str>]>,
+    /// What is remembered of each client's messages.
+    pub duplicates: Duplicates,
+    /// Whose rooms these are.
+    pub shard: Rc<Shard>,
+}
+
+/// The rooms that are used here, and what was asked about them.
+pub struct Redis {
+    link: Link,
+    prefix: Arc<str>,
+    namespaces: Arc<[Arc<str>]>,
+    duplicates: Duplicates,
+    shard: Rc<Shard>,
+    rooms: Slab<Room>,
+    by_key: HashMap<RoomKey, usize>,
+    by_channel: HashMap<Bytes, usize>,
+    /// Calls that Redis has to answer, by their tickets. The link bounds their bytes.
+    asked: Slab<Asked>,
+    /// Taken before anything else is looked at, so that they stay few.
+    events: VecDeque<Event>,
+    /// Rooms that are to be asked for how they stand.
+    syncs: VecDeque<At>,
+    syncs_asked: usize,
+    /// Rooms with changes of what this node holds.
+    dirty: Vec<At>,
+    /// Rooms that were left while Redis may still have something of this node there.
+    leftovers: VecDeque<RoomKey>,
+    lives: Lives,
+    turns: Turns,
+    next_number: u64,
+}
+
+/// A room that may be gone when somebody comes back to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct At {
+    place: usize,
+    generation: u64,
+}
+
+/// What a call was for.
+enum Asked {
+    Publish { ticket: u64, at: At },
+    Read { ticket: u64, at: At, after: u64, some: bool },
+    Sync { at: At },
+    Fill { at: At, number: u64 },
+    Check { at: At },
+    Hold { at: At, key: RoomKey },
+    Clear { key: RoomKey },
+    Told,
+}
+
+impl Redis {
+    /// A broker without rooms.
+    pub fn new(parts: Parts) -> Redis {
+        let Parts { link, live, prefix, namespaces, duplicates, shard } = parts;
+        Redis {
+            link,
+            prefix,
+            namespaces,
+            duplicates,
+            shard,
+            rooms: Slab::new(),
+            by_key: HashMap::new(),
+            by_channel: HashMap::new(),
+            asked: Slab::new(),
+            events: VecDeque::new(),
+            syncs: VecDeque::new(),
+            syncs_asked: 0,
+            dirty: Vec::new(),
+            leftovers: VecDeque::new(),
+            lives: Lives::new(live),
+            turns: Turns::default(),
+            next_number: 0,
+        }
+    }
+
+    fn channel_of(&self, key: &RoomKey) -> Bytes {
+        let namespace = &self.namespaces[usize::from(key.namespace.index)];
+        format!("{}:{{{namespace}/{}}}", self.prefix, key.name).into()
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    fn call(&mut self, asked: Asked, call: Call) {
+        let ticket = self.asked.insert(asked) as u64;
+        self.link.call(ticket, call);
+    }
+
+    fn at(&self, key: &RoomKey) -> Option<At> {
+        let place = *self.by_key.get(key)?;
+        Some(At { place, generation: self.rooms.get(place)?.generation })
+    }
+
+    fn room(&mut self, at: At) -> Option<&mut Room> {
+        self.rooms.get_mut(at.place).filter(|room| room.generation == at.generation)
+    }
+
+    /// A room that is open and whose Redis is reached.
+    fn usable(&self, key: &RoomKey) -> Option<At> {
+        let at = self.at(key)?;
+        let room = &self.rooms[at.place];
+        (room.count.is_some() && self.link.reaches(room.slot)).then_some(at)
+    }
+
+    /// Has the room asked for how it stands, after what was asked before now.
+    fn queue_sync(&mut self, at: At) {
+        let Some(room) = self.room(at) else { return };
+        match room.syncing {
+            Syncing::No => {
+                room.syncing = Syncing::Queued;
+                self.syncs.push_back(at);
+            }
+            Syncing::Asked => room.syncing = Syncing::AskedAgain,
+            Syncing::Queued | Syncing::AskedAgain => (),
+        }
+    }
+
+    /// Asks for as many rooms as may be asked for at once.
+    fn sync_some(&mut self) {
+        while self.syncs_asked < SYNCS_MAX {
+            let Some(at) = self.syncs.pop_front() else { return };
+            if self.room(at).is_some_and(|room| room.syncing == Syncing::Queued) {
+                self.sync(at);
+            }
+        }
+    }
+
+    fn sync(&mut self, at: At) {
+        let duplicates = self.duplicates;
+        let Some(room) = self.room(at) else { return };
+        room.syncing = Syncing::Asked;
+        let call = scripts::sync(
+            &room.channel,
+            room.count.as_ref().map(Count::seen).as_ref(),
+            &room.rules.history,
+            &duplicates,
+        );
+        if !std::mem::replace(&mut room.subscribed, true) {
+            let channel = room.channel.clone();
+            self.link.subscribe(&channel);
+        }
+        self.syncs_asked += 1;
+        self.call(Asked::Sync { at }, call);
+    }
+
+    /// Reads the messages that are missing.
+    fn fill(&mut self, at: At) {
+        let number = self.number();
+        let Some(room) = self.room(at) else { return };
+        let Some(count) = room.count.as_ref().filter(|count| count.lacks() && room.filling.is_none()) else { return };
+        let call = scripts::read(&room.channel, count.told, FILL, &room.rules.history);
+        room.filling = Some(number);
+        self.call(Asked::Fill { at, number }, call);
+    }
+
+    /// The members of a room have lost their place; this is the one that is told last now.
+    fn lost(&mut self, at: At, cause: PlacesLost, epoch: &str, offset: u64, told_at: u64) {
+        let Some(room) = self.room(at) else { return };
+        let count = Count::from(epoch, offset, told_at);
+        let event = Event::Lost { room: room.key.clone(), position: count.position() };
+        room.count = Some(count);
+        room.filling = None;
+        self.events.push_back(event);
+        self.shard.metrics().places_lost(cause);
+    }
+
+    /// A room shows another epoch than was known, with this offset told last.
+    fn broken(&mut self, at: At, epoch: &str, offset: u64) {
+        self.lost(at, PlacesLost::Epoch, epoch, offset, 0);
+        // What stood there of who is in the room may be gone as well.
+        self.queue_sync(at);
+    }
+
+    /// A message has come. Whether it was one, and is told now or was before.
+    fn arrived(&mut self, at: At, epoch: &str, entry: &Entry<'_>) -> bool {
+        let Some(room) = self.room(at) else { return false };
+        let Some(count) = &mut room.count else { return false };
+        let arrival = count.arrival(epoch, entry.offset);
+        match arrival {
+            Arrival::Old => return true,
+            Arrival::Early => {
+                count.last = count.last.max(entry.offset);
+                self.fill(at);
+                return false;
+            }
+            Arrival::Next | Arrival::Foreign => (),
+        }
+        let Some((time, publication)) = entry.time().zip(wire::read_publication(entry.body)) else {
+            self.turns.complain("a message");
+            return false;
+        };
+        if arrival == Arrival::Foreign {
+            self.broken(at, epoch, entry.offset - 1);
+        }
+        let Some(room) = self.room(at) else { return false };
+        let Some(count) = &mut room.count else { return false };
+        let position = count.tells(entry.at);
+        let message = Message::new(&room.key.name, position, time, &publication);
+        let room = room.key.clone();
+        self.events.push_back(Event::Delivered { room, message });
+        true
+    }
+
+    fn pushed(&mut self, channel: &[u8], payload: &[u8]) {
+        let Some(&place) = self.by_channel.get(channel) else { return };
+        let at = At { place, generation: self.rooms[place].generation };
+        let Some(pushed) = wire::read_pushed(payload) else { return self.turns.complain("a push") };
+        match pushed {
+            Pushed::Message(epoch, entry) => {
+                self.arrived(at, epoch, &entry);
+            }
+            Pushed::Presence(version, changes) => self.others_changed(at, version, changes),
+            Pushed::Told(node, telling) => {
+                if !self.lives.is_own(node) {
+                    let room = self.rooms[place].key.clone();
+                    self.events.push_back(Event::Told { room, telling });
+                }
+            }
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        match report {
+            Report::Answered { ticket, answer } => {
+                let asked = usize::try_from(ticket).ok().and_then(|ticket| self.asked.try_remove(ticket));
+                if let Some(asked) = asked {
+                    self.answered(asked, answer);
+                }
+                if self.asked.capacity() > 4096 && self.asked.is_empty() {
+                    self.asked.shrink_to_fit();
+                }
+            }
+            Report::Pushed { channel, payload } => self.pushed(&channel, &payload),
+            Report::Up(slots) => {
+                let lost: Vec<At> = self.places(|room| slots.contains(room.slot));
+                for at in lost {
+                    if let Some(room) = self.room(at) {
+                        room.subscribed = false;
+                    }
+                    self.queue_sync(at);
+                }
+                self.sync_some();
+            }
+            // Whatever was on its way is answered.
+            Report::Down(_) => (),
+        }
+    }
+
+    fn places(&self, wanted: impl Fn(&Room) -> bool) -> Vec<At> {
+        let wanted = self.rooms.iter().filter(|(_, room)| wanted(room));
+        wanted.map(|(place, room)| At { place, generation: room.generation }).collect()
+    }
+
+    /// A room is used no more.
+    fn remove(&mut self, at: At) {
+        let Some(room) = self.room(at) else { return };
+        let (key, channel, subscribed) = (room.key.clone(), room.channel.clone(), room.subscribed);
+        self.rooms.remove(at.place);
+        self.by_key.remove(&key);
+        self.by_channel.remove(&channel);
+        if subscribed {
+            self.link.unsubscribe(&channel);
+        }
+        if self.by_key.capacity() > 4 * self.by_key.len().max(256) {
+            self.by_key.shrink_to(2 * self.by_key.len());
+            self.by_channel.shrink_to(2 * self.by_channel.len());
+            self.rooms.shrink_to_fit();
+        }
+    }
+}
+
+impl Broker for Redis {
+    fn open(&mut self, key: &RoomKey, rules: &Arc<Rules>) {
+        if let Some(at) = self.at(key) {
+            return self.opened(at);
+        }
+        let channel = self.channel_of(key);
+        let slot = slot_of(&channel);
+        let reached = self.link.reaches(slot);
+        // Nobody waits to come into the room of everyone: it is open from when Redis is reached on.
+        if !reached && !key.is_everyone() {
+            return self.events.push_back(Event::Unavailable { room: key.clone() });
+        }
+        let generation = self.number();
+        let place = self.rooms.insert(Room::new(key, rules, &channel, slot, generation));
+        self.by_key.insert(key.clone(), place);
+        self.by_channel.insert(channel, place);
+        if reached {
+            self.sync(At { place, generation });
+        }
+    }
+
+    fn shut(&mut self, key: &RoomKey) {
+        let Some(at) = self.at(key) else { return };
+        self.lets_go(at);
+        self.remove(at);
+    }
+
+    fn publish(&mut self, ticket: u64, key: &RoomKey, publication: Publication) {
+        let Some(at) = self.usable(key) else { return self.events.push_back(Event::Refused { ticket }) };
+        self.flush_room(at);
+        let duplicates = self.duplicates;
+        let Some(room) = self.room(at) else { return };
+        let Some(count) = &room.count else { return };
+        let call = scripts::publish(&room.channel, &count.seen(), &room.rules.history, &duplicates, &publication);
+        self.call(Asked::Publish { ticket, at }, call);
+    }
+
+    fn read(&mut self, ticket: u64, key: &RoomKey, after: u64, batch: Batch) {
+        let Some(at) = self.usable(key) else { return self.events.push_back(Event::Unread { ticket }) };
+        let Some(room) = self.room(at) else { return };
+        let call = scripts::read(&room.channel, after, batch, &room.rules.history);
+        self.call(Asked::Read { ticket, at, after, some: batch.messages > 0 }, call);
+    }
+
+    fn holds(&mut self, key: &RoomKey, client: &Arc<str>, held: Option<Held>) {
+        let Some(at) = self.at(key).filter(|_| !key.is_everyone()) else { return };
+        self.holds_now(at, client, held);
+    }
+
+    fn tell(&mut self, key: &RoomKey, telling: Telling) {
+        let Some(at) = self.usable(key) else { return };
+        self.flush_room(at);
+        let told = wire::telling(self.lives.own(), &telling);
+        let Some(room) = self.room(at) else { return };
+        let call = scripts::tell(&room.channel, told.as_bytes());
+        self.call(Asked::Told, call);
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Poll::Ready(event);
+            }
+            match self.link.poll_report(cx) {
+                Poll::Ready(report) => self.report(report),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn poll_timers(&mut self, cx: &mut Context<'_>) {
+        self.turn(cx);
+        self.flush_presence();
+        self.link.flush();
+    }
+}
+
+/// Whether a call may come to another end later.
+fn is_passing(trouble: &Trouble) -> bool {
+    match trouble {
+        // `Report::Up` comes.
+        Trouble::Away => false,
+        Trouble::Full | Trouble::Refused(_) => true,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,13 @@
+-- What a node must know of a room that it has just subscribed to. The room gets a count where it has none.
+--
+-- KEYS: count, stream, presence. ARGV: the place that the node has seen (epoch or empty, offset, time or 0), an epoch in
+-- case, the time to live.
+-- Returns epoch, offset and time of the last message, and everything that stands in the presence.
+local c = count_at(KEYS[1])
+if not c or is_broken(c, ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])) then
+  c = new_count(ARGV[4])
+  redis.call('DEL', KEYS[2])
+end
+keep_count(KEYS[1], c, ARGV[5])
+redis.call('PEXPIRE', KEYS[3], ARGV[5])
+return {c.epoch, c.offset, c.at, redis.call('HGETALL', KEYS[3])}

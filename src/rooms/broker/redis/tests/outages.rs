@@ -1,0 +1,145 @@
+//! Redis goes, and comes back as it was or as another.
+use super::*;
+
+#[tokio::test]
+async fn while_redis_is_away_everything_is_refused_and_then_goes_on() {
+    if !has_redis() {
+        return;
+    }
+    let mut server = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]).await;
+    let (mut a, mut b) = (Node::start(&server, 1).await, Node::start(&server, 2).await);
+    let (room, other) = (key("r"), key("other"));
+    let opened = a.open(&room).await;
+    b.open(&room).await;
+    a.publish(&room, "alice", "one").await;
+    b.delivered().await;
+    server.kill().await;
+    a.lost_redis().await;
+    b.lost_redis().await;
+    assert_eq!(a.publish(&room, "alice", "two").await, None);
+    a.broker.open(&other, &Arc::default());
+    a.answer(|event| matches!(event, Event::Unavailable { room } if *room == other).then_some(())).await;
+    a.broker.read(3, &room, 0, ALL);
+    a.answer(|event| matches!(event, Event::Unread { ticket: 3 }).then_some(())).await;
+    server.restart().await;
+    a.reached().await;
+    assert_eq!(a.publish(&room, "alice", "two").await, Some((Position { offset: 2, ..opened }, false)));
+    assert_eq!(b.delivered().await, (2, "two".into()));
+}
+
+/// Whoever comes back later reads what it has missed.
+#[tokio::test]
+async fn what_was_missed_while_redis_was_lost_is_filled() {
+    if !has_redis() {
+        return;
+    }
+    let server = Server::start(&[]).await;
+    let (mut a, mut b) = (Node::start(&server, 1).await, Node::start(&server, 2).await);
+    let room = key("r");
+    a.open(&room).await;
+    b.open(&room).await;
+    let mut aside = Aside::to(&server).await;
+    for round in 0..5 {
+        for i in 0..10 {
+            a.broker.publish(i, &room, publication("alice", &format!("{round}-{i}")));
+        }
+        // All connections but the one that says so.
+        aside.ask("x", &["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+        let mut ends = 0;
+        while ends < 10 {
+            ends += usize::from(matches!(a.event().await, Event::Accepted { .. } | Event::Refused { .. }));
+        }
+    }
+    a.lost_or_reached().await;
+    let (last, _) = a.publish(&room, "alice", "last").await.unwrap();
+    let count = last.offset as usize;
+    let seen = b.deliveries(count).await;
+    assert_eq!(seen.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), (1..=last.offset).collect::<Vec<_>>());
+    assert_eq!(seen.last().unwrap().1, "last");
+}
+
+#[tokio::test]
+async fn a_redis_that_is_empty_begins_another_count() {
+    if !has_redis() {
+        return;
+    }
+    let server = Server::start(&[]).await;
+    let (mut a, mut b, mut aside) =
+        (Node::start(&server, 1).await, Node::start(&server, 2).await, Aside::to(&server).await);
+    let room = key("r");
+    let opened = a.open(&room).await;
+    b.open(&room).await;
+    a.publish(&room, "alice", "one").await;
+    b.delivered().await;
+    aside.ask("x", &["FLUSHALL"]).await;
+    a.broker.publish(1, &room, publication("alice", "two"));
+    let lost = a.lost().await;
+    assert_ne!(lost.epoch, opened.epoch);
+    assert_eq!((lost.offset, b.lost().await), (0, lost.clone()));
+    assert_eq!((a.delivered().await, b.delivered().await), ((1, "two".into()), (1, "two".into())));
+    // Where nobody says anything it is found all the same.
+    aside.ask("x", &["FLUSHALL"]).await;
+    let (at_a, at_b) = (a.lost().await, b.lost().await);
+    assert_ne!(at_a.epoch, lost.epoch);
+    assert_eq!(at_a, at_b);
+    assert_eq!(a.counted("wsgate_cluster_places_lost_total{cause=\"epoch\"}"), 2);
+}
+
+/// As a replica that was promoted without having the last messages.
+#[tokio::test]
+async fn a_redis_that_has_less_than_was_seen_begins_another_count() {
+    if !has_redis() {
+        return;
+    }
+    let server = Server::start(&[]).await;
+    let (mut a, mut b, mut aside) =
+        (Node::start(&server, 1).await, Node::start(&server, 2).await, Aside::to(&server).await);
+    let room = key("r");
+    let opened = a.open(&room).await;
+    b.open(&room).await;
+    a.publish(&room, "alice", "one").await;
+    let (count, stream) = ("t:{default/r}:m", "t:{default/r}:s");
+    let before = aside.ask(count, &["GET", count]).await;
+    a.publish(&room, "alice", "two").await;
+    b.deliveries(2).await;
+    aside.ask(count, &["SET", count, before.text().unwrap()]).await;
+    aside.ask(stream, &["XDEL", stream, "2-0"]).await;
+    let (position, _) = b.publish(&room, "bob", "another two").await.unwrap();
+    assert_ne!(position.epoch, opened.epoch);
+    assert_eq!(position.offset, 1);
+    assert_eq!(a.lost().await, Position { offset: 0, ..position.clone() });
+    assert_eq!(a.delivered().await, (1, "another two".into()));
+
+    // As many messages, but another one at the end.
+    let text = aside.ask(count, &["GET", count]).await.text().unwrap().to_owned();
+    let mut words: Vec<&str> = text.split(' ').collect();
+    words[2] = "12345";
+    aside.ask(count, &["SET", count, &words.join(" ")]).await;
+    let (after, _) = b.publish(&room, "bob", "three").await.unwrap();
+    assert_ne!(after.epoch, position.epoch);
+}
+
+#[tokio::test]
+async fn the_room_of_everyone_opens_when_redis_is_there() {
+    if !has_redis() {
+        return;
+    }
+    let server = Server::start(&[]).await;
+    let (mut a, mut b) = (Node::new(&server, 1), Node::new(&server, 2));
+    let everyone = RoomKey::everyone(Namespace { index: 0 });
+    let opened = (a.open(&everyone).await, b.open(&everyone).await);
+    assert_eq!(opened.0, opened.1);
+    a.publish(&everyone, "alice", "hello").await;
+    assert_eq!(b.delivered().await, (1, "hello".into()));
+}
+
+impl Node {
+    /// Redis is reached, after it was lost or not.
+    async fn lost_or_reached(&mut self) {
+        let reached = poll_fn(|cx| {
+            while self.poll(cx).is_ready() {}
+            if self.broker.link.reaches(0) { Poll::Ready(()) } else { Poll::Pending }
+        });
+        timeout(DEADLINE, reached).await.unwrap();
+    }
+}
