@@ -67,6 +67,34 @@ async fn a_replica_that_lacks_messages_begins_a_new_epoch_and_mixes_nothing() {
 }
 
 #[tokio::test]
+async fn what_was_said_at_the_new_master_before_the_others_came_is_not_mixed_with_theirs() {
+    let Some(mut master) = Redis::start().await else { return };
+    let replica = master.replica().await;
+    let nodes = nodes::<2>(&[&master.url(), &replica.url()], "").await;
+    let mut both = join_each(&nodes, "member", "a").await;
+    publish(&mut both[0].0, 1..=5).await;
+    has(&replica, 5).await;
+    replica.promote().await;
+    let lost = publish(&mut both[0].0, 6..=8).await;
+    for n in 1..=8 {
+        assert_eq!(chat(&mut both[1].0).await, (n, json!(n)));
+    }
+    let early = node(&replica.url(), "early", "").await;
+    let mut carol = session_on(&early, "carol").await;
+    carol.join("a").await;
+    let other = publish(&mut carol, 101..=105).await;
+    assert_eq!(other, json!({"epoch": lost["epoch"], "offset": 10}), "more than the others have seen");
+    master.stop();
+    for member in both.iter_mut().map(|(member, _)| member).chain([&mut carol]) {
+        let left = member.skip_to("room_left").await["payload"].clone();
+        assert_eq!((&left["code"], &left["retryable"]), (&json!(4010), &json!(true)), "{left}");
+        let joined = join_until_let_in(member, "a", Some(&lost)).await;
+        assert_eq!(joined["recovered"], false, "{joined}");
+        assert_ne!(joined["position"]["epoch"], lost["epoch"], "{joined}");
+    }
+}
+
+#[tokio::test]
 async fn a_sentinel_names_the_new_master() {
     let Some(mut master) = Redis::start().await else { return };
     let replica = master.replica().await;
@@ -139,19 +167,22 @@ async fn a_slot_of_a_redis_cluster_moves_while_messages_go_on() {
 
 #[tokio::test]
 async fn rooms_of_a_redis_cluster_lie_on_all_its_masters() {
-    let Some(cluster) = RedisCluster::start().await else { return };
-    let [left, right] = &nodes::<2>(&[&cluster.urls()[2]], "").await;
+    let setup = || redis::Setup::new().users(&[&acl_rule()]);
+    let Some(cluster) = RedisCluster::start_with(setup).await else { return };
+    let url = cluster.urls()[2].replace("://", "://wsgate:a%25pass%2fword@");
+    let [left, right] = &nodes::<2>(&[&url], "").await;
     let mut alice = session_on(left, "alice").await;
     let mut bob = session_on(right, "bob").await;
     for n in 0..20 {
         let room = format!("room-{n}");
         alice.join(&room).await;
-        assert_eq!(bob.join(&room).await["count"], 2);
+        bob.join(&room).await;
         alice.publish(&room, json!(n)).await;
         assert_eq!(chat(&mut bob).await, (1, json!(n)));
     }
     for master in &cluster.nodes {
         assert_ne!(master.ask(&["KEYS", "wsgate:{default/room-*}:s"]).await, json!([]));
+        assert_eq!(master.ask(&["ACL", "LOG"]).await, json!([]), "nothing that a node does is forbidden");
     }
 }
 
@@ -188,6 +219,12 @@ async fn tls_and_the_acl_user_of_the_readme_are_enough() {
     let mut late = session_on(&nodes[1], "late").await;
     let start = json!({"epoch": place["epoch"], "offset": 0});
     assert_eq!(join_until_let_in(&mut late, "a", Some(&start)).await["recovered"], true);
+    // Who is asked about sessions is who is known to live.
+    let knows_both = async || {
+        let status = admin_api::get(&nodes[0], "/api/status").await;
+        (status["nodes"].as_array().unwrap().len() == 2).then_some(())
+    };
+    eventually(knows_both).await;
     let banned = admin_api::done(&nodes[0], "PUT", "/api/bans/member-1", json!({"room_id": "a", "seconds": 60})).await;
     assert_eq!(banned["sessions"], 1, "on the other node: {banned}");
     assert_eq!(both[1].0.skip_to("room_left").await["payload"]["code"], 4009);
@@ -199,6 +236,7 @@ async fn tls_and_the_acl_user_of_the_readme_are_enough() {
     {
         assert_eq!(nodes[0].admin_get(path).await.0, 200, "{path}");
     }
+    drop((both, late));
     for node in &mut nodes {
         assert!(node.stop().await.success());
     }

@@ -11,6 +11,14 @@ async fn member(node: &Gateway, client: &str) -> Client {
     member
 }
 
+/// The first member, once Redis knows of it: who joins on another node sees it from the beginning.
+async fn first_member(redis: &Redis, node: &Gateway, client: &str) -> Client {
+    let first = member(node, client).await;
+    // Its line, and the version.
+    redis.comes_to(&["HLEN", "wsgate:{default/a}:p"], |length| length == "2").await;
+    first
+}
+
 fn online(names: &[&str]) -> (Vec<(String, String)>, u64) {
     (names.iter().map(|name| ((*name).to_owned(), "online".to_owned())).collect(), names.len() as u64)
 }
@@ -19,7 +27,7 @@ fn online(names: &[&str]) -> (Vec<(String, String)>, u64) {
 async fn comings_and_goings_are_seen_on_all_nodes_once() {
     let Some(redis) = Redis::start().await else { return };
     let [left, right] = &nodes::<2>(&[&redis.url()], "").await;
-    let mut alice = member(left, "alice").await;
+    let mut alice = first_member(&redis, left, "alice").await;
     let mut bob = session_on(right, "bob").await;
     assert_eq!(bob.join("a").await["count"], 2);
     sees_presence(&mut alice, "bob", "online").await;
@@ -29,7 +37,9 @@ async fn comings_and_goings_are_seen_on_all_nodes_once() {
     }
     // A second session of hers on the other node is no news, nor is that one of them ends.
     let mut again = member(right, "carol").await;
+    again.publish("a", json!("here, too")).await;
     for client in [&mut alice, &mut bob] {
+        client.expect("chat_message").await;
         assert_eq!(members(client, "a").await, online(&["alice", "bob", "carol"]));
     }
     carol.ask("leave_room", json!({"room_id": "a"})).await;
@@ -62,7 +72,7 @@ async fn a_client_that_moves_to_another_node_is_seen_to_go_and_to_come() {
 async fn the_members_of_a_killed_node_go_offline_once() {
     let Some(redis) = Redis::start().await else { return };
     let mut all = nodes::<3>(&[&redis.url()], "").await;
-    let mut alice = member(&all[0], "alice").await;
+    let mut alice = first_member(&redis, &all[0], "alice").await;
     let mut dave = member(&all[2], "dave").await;
     sees_presence(&mut alice, "dave", "online").await;
     let _bob = member(&all[1], "bob").await;
@@ -91,7 +101,7 @@ async fn a_node_that_has_lost_redis_for_less_than_its_lease_keeps_its_members() 
     let proxy = TcpProxy::to(redis.port).await;
     let direct = node(&redis.url(), "direct", "").await;
     let proxied = node(&proxy.url(), "proxied", "").await;
-    let mut alice = member(&direct, "alice").await;
+    let mut alice = first_member(&redis, &direct, "alice").await;
     let mut bob = member(&proxied, "bob").await;
     sees_presence(&mut alice, "bob", "online").await;
     proxy.refuse();
@@ -111,7 +121,7 @@ async fn who_comes_and_goes_while_a_node_has_no_redis_is_seen_when_it_is_back() 
     let proxy = TcpProxy::to(redis.port).await;
     let direct = node(&redis.url(), "direct", "").await;
     let proxied = node(&proxy.url(), "proxied", "").await;
-    let mut alice = member(&direct, "alice").await;
+    let mut alice = first_member(&redis, &direct, "alice").await;
     let mut bob = member(&proxied, "bob").await;
     sees_presence(&mut alice, "bob", "online").await;
     let mut carol = member(&proxied, "carol").await;
@@ -136,7 +146,7 @@ async fn who_comes_and_goes_while_a_node_has_no_redis_is_seen_when_it_is_back() 
 async fn a_redis_that_was_away_makes_nobody_offline() {
     let Some(mut redis) = redis::Setup::new().durable().start().await else { return };
     let [left, right] = &nodes::<2>(&[&redis.url()], "").await;
-    let mut alice = member(left, "alice").await;
+    let mut alice = first_member(&redis, left, "alice").await;
     let mut bob = member(right, "bob").await;
     sees_presence(&mut alice, "bob", "online").await;
     redis.stop();
@@ -159,7 +169,7 @@ async fn a_redis_that_was_away_makes_nobody_offline() {
 async fn typing_and_receipts_reach_the_other_nodes() {
     let Some(redis) = Redis::start().await else { return };
     let [left, right] = &nodes::<2>(&[&redis.url()], "").await;
-    let mut alice = member(left, "alice").await;
+    let mut alice = first_member(&redis, left, "alice").await;
     let mut bob = member(right, "bob").await;
     sees_presence(&mut alice, "bob", "online").await;
     bob.publish("a", json!("hello")).await;

@@ -4,7 +4,16 @@
 -- case, the time to live.
 -- Returns epoch, offset and time of the last message, and everything that stands in the presence.
 local c = count_at(KEYS[1])
-if not c or is_broken(c, ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])) then
+local offset, at = tonumber(ARGV[2]), tonumber(ARGV[3])
+
+-- Whether the count lacked messages that the node has seen, and others have got their places since.
+local function is_another()
+  if c.epoch ~= ARGV[1] or c.offset <= offset or offset == 0 or at == 0 then return false end
+  local entry = redis.call('XRANGE', KEYS[2], offset .. '-0', offset .. '-0')[1]
+  return entry and tonumber(entry[2][2]) ~= at
+end
+
+if not c or is_broken(c, ARGV[1], offset, at) or is_another() then
   c = new_count(ARGV[4])
   redis.call('DEL', KEYS[2])
 end
