@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use table::{Place, Table};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// What Redis is asked for bans.
 pub const SCRIPTS: [&Script; 4] = [&redis::PUT, &redis::LIFT, &redis::RESTORE, &redis::PURGE];
@@ -115,6 +115,10 @@ impl Ban {
         })
     }
 
+    fn place(&self) -> Place<'_> {
+        Place { namespace: self.namespace, client: &self.client, room: self.room.as_deref().unwrap_or_default() }
+    }
+
     fn row(&self) -> BanRow {
         BanRow {
             since_us: self.since.as_microsecond(),
@@ -153,18 +157,19 @@ impl Bans {
     /// Reads the bans that these nodes share, from the keys that begin with `prefix`.
     ///
     /// # Errors
-    /// Where Redis does not give them.
+    /// Where Redis does not give them, or refuses.
     pub async fn of_nodes(nodes: Arc<Nodes>, prefix: &str, namespaces: &[Arc<str>]) -> Result<Arc<Bans>, BanError> {
         let shared = Arc::new(Shared::new());
         let redis = redis::Redis::new(nodes, prefix, Arc::clone(&shared), namespaces);
-        redis.load().await?;
+        redis.begin().await?;
         Ok(Arc::new(Bans { shared, namespaces: namespaces.to_vec(), keep: Keep::Redis(redis) }))
     }
 
-    /// Hears of what other nodes do, for as long as it is polled: to be run on the main thread.
-    pub async fn follow(&self) {
+    /// Hears of what other nodes do, for as long as it is polled: to be run on the main thread. `late` is sent bans of which
+    /// this node has not heard when they were made: nobody has ended the sessions here.
+    pub async fn follow(&self, late: mpsc::Sender<Ban>) {
         match &self.keep {
-            Keep::Redis(redis) => redis.follow().await,
+            Keep::Redis(redis) => redis.follow(&late).await,
             Keep::Memory | Keep::Store(_) => std::future::pending().await,
         }
     }
@@ -374,15 +379,14 @@ impl Shared {
         self.count.store(table.len(), Relaxed);
     }
 
-    /// Holds these bans instead of all others.
-    fn replace(&self, bans: Table) {
+    /// Holds these bans instead of all others, which are returned.
+    fn replace(&self, bans: Table) -> Table {
         let mut table = self.write();
         let before = std::mem::replace(&mut *table, bans);
         // What has ended is looked for anew.
         self.next_end_us.store(0, Relaxed);
         self.count.store(table.len(), Relaxed);
-        drop(table);
-        drop(before);
+        before
     }
 
     /// Removes a ban; with `ended_by` only one that has ended by then.

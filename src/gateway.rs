@@ -158,8 +158,8 @@ impl Lasting {
     /// Where there are other nodes, what lasts is in Redis.
     async fn open(config: &Config, nodes: Option<&Arc<Nodes>>) -> Result<Lasting, String> {
         if let Some((cluster, nodes)) = config.cluster.as_ref().zip(nodes) {
-            let bans = Bans::of_nodes(nodes.clone(), &cluster.prefix, &config.namespaces).await;
-            return Ok(Lasting { store: None, bans: bans.map_err(|e| format!("cannot read the bans: {e}"))? });
+            let bans = cluster::read_bans(nodes, &cluster.prefix, &config.namespaces).await?;
+            return Ok(Lasting { store: None, bans });
         }
         let (rooms, folder) = (&config.rooms, config.rooms.store.clone());
         let durable = rooms.rules.durable || rooms.policies.iter().any(|policy| policy.rules.durable);

@@ -244,11 +244,11 @@ impl ClientPermit {
         self.0.bucket(kind)
     }
 
-    /// Something was taken of a bucket at `now`: to be settled, where it counts over all nodes.
-    fn took(&self, kind: Kind, rate: &Rate, units: u64, now: u64) {
-        if let Some(account) = &self.0.account {
-            account.took(&self.0, kind, rate.cost(units), now);
-        }
+    /// What notes that so much was taken of a bucket, by its refilling in nanoseconds, and when; `None` where it counts
+    /// on this node alone.
+    fn account(&self) -> Option<impl Fn(Kind, u64, u64)> {
+        let account = self.0.account.as_ref()?;
+        Some(|kind, cost, now| account.took(&self.0, kind, cost, now))
     }
 
     /// The count of the client's rooms.

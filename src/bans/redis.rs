@@ -20,10 +20,15 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep};
 
 /// How often a node looks whether it has heard of every change, and forgets bans that have ended.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
+/// How long Redis is tried at the start: in a Redis Cluster another master than that of the nodes may have the bans.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between two tries.
+const TRY_EVERY: Duration = Duration::from_millis(100);
 /// How long a ban has ended before it is deleted: clocks of nodes differ.
 const KEPT_AFTER_END: Duration = Duration::from_secs(60);
 /// Changes that are remembered while one before them is missing.
@@ -219,22 +224,23 @@ impl Heard {
         }
     }
 
-    /// These bans hold, as of this change, with what has been heard of later ones.
-    fn replace(&self, epoch: &str, number: u64, bans: &[(BanKey, BanRow)]) {
+    /// These bans hold, as of this change, with what has been heard of later ones. Those that did not hold before.
+    fn replace(&self, epoch: &str, number: u64, bans: &[(BanKey, BanRow)]) -> Vec<Ban> {
         let mut order = self.order();
         if *epoch != *order.epoch {
             *order = Order { epoch: epoch.into(), ..Order::default() };
         }
+        let ban = |(key, row): &(BanKey, BanRow)| Ban::new(self.namespace(&key.namespace)?, key, row.clone());
+        let mut bans: Vec<Ban> = bans.iter().filter_map(ban).collect();
         let mut table = Table::default();
-        for (key, row) in bans {
-            let ban = self.namespace(&key.namespace).and_then(|namespace| Ban::new(namespace, key, row.clone()));
-            ban.into_iter().for_each(|ban| table.put(ban));
-        }
-        self.shared.replace(table);
+        bans.iter().for_each(|ban| table.put(ban.clone()));
+        let before = self.shared.replace(table);
         order.seen = number;
         order.ahead = order.ahead.split_off(&(number + 1));
         order.ahead.values().for_each(|change| self.apply(change));
         order.advance();
+        bans.retain(|ban| before.get(ban.place()).is_none());
+        bans
     }
 }
 
@@ -317,8 +323,16 @@ impl Redis {
 
     /// The name of the count, and the number of the last change.
     async fn count(&self) -> Result<(Box<str>, u64), BanError> {
-        let reply = self.command(&[b"HMGET", &self.keys[1], b"epoch", b"number"]).await?;
-        Ok(counted(&reply).map_or_else(|_| ("".into(), 0), |(epoch, number)| (epoch.into(), number)))
+        let reply = self.command(&[b"HGETALL", &self.keys[1]]).await?;
+        let mut count = (Box::default(), 0);
+        for field in reply.list().unwrap_or_default().chunks_exact(2) {
+            match field[0].text() {
+                Some("epoch") => count.0 = field[1].text().unwrap_or_default().into(),
+                Some("number") => count.1 = field[1].int().and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
+                Some(_) | None => {}
+            }
+        }
+        Ok(count)
     }
 
     /// What the count was when it was last looked at.
@@ -327,8 +341,19 @@ impl Redis {
         (order.epoch.clone(), order.seen)
     }
 
-    /// Reads all bans.
-    pub(super) async fn load(&self) -> Result<(), BanError> {
+    /// Reads all bans for the first time, and tries for a while where Redis is not reached.
+    pub(super) async fn begin(&self) -> Result<(), BanError> {
+        let give_up_at = Instant::now() + START_TIMEOUT;
+        loop {
+            match self.load().await {
+                Err(BanError::Away) if Instant::now() < give_up_at => sleep(TRY_EVERY).await,
+                loaded => return loaded.map(drop),
+            }
+        }
+    }
+
+    /// Reads all bans. Those that this node did not know.
+    pub(super) async fn load(&self) -> Result<Vec<Ban>, BanError> {
         let (known, seen) = self.known();
         let (mut epoch, mut number) = self.count().await?;
         if !known.is_empty() && (known != epoch || number < seen) {
@@ -359,8 +384,9 @@ impl Redis {
                 break;
             }
         }
-        self.heard.replace(&epoch, number, &bans);
-        self.purge(&ended, now - KEPT_AFTER_END).await
+        let late = self.heard.replace(&epoch, number, &bans);
+        self.purge(&ended, now - KEPT_AFTER_END).await?;
+        Ok(late)
     }
 
     /// Redis came back without some bans, or all: what lasts is what the nodes remember.
@@ -398,14 +424,14 @@ impl Redis {
     }
 
     /// Reads all bans whenever Redis is reached anew, or a change was missed. Ends never.
-    pub(super) async fn follow(&self) {
+    pub(super) async fn follow(&self, late: &mpsc::Sender<Ban>) {
         let mut missing = false;
         // What Redis had at the last check must have been heard of by the next.
         let mut had = 0;
         loop {
             tokio::select! {
                 () = self.heard.stale.notified() => missing = true,
-                () = tokio::time::sleep(CHECK_EVERY) => {}
+                () = sleep(CHECK_EVERY) => {}
             }
             if !missing && self.nodes.reaches_redis() {
                 let (known, seen) = self.known();
@@ -417,9 +443,14 @@ impl Redis {
                     Err(error) => tracing::debug!(%error, "the bans could not be looked at"),
                 }
             }
-            let done = if missing { self.load().await } else { self.sweep().await };
+            let done = if missing { self.load().await } else { self.sweep().await.map(|()| Vec::new()) };
             match done {
-                Ok(()) => missing = false,
+                Ok(bans) => {
+                    missing = false;
+                    for ban in bans {
+                        let _ = late.send(ban).await;
+                    }
+                }
                 // It is tried again.
                 Err(error) => tracing::debug!(%error, "the bans could not be read from Redis"),
             }

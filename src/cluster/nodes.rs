@@ -1,6 +1,6 @@
 //! The nodes, and how they know of each other.
 //!
-//! [`Nodes`] is what every thread may ask; [`driver`] does it, on the main thread, over a link of its own.
+//! [`Nodes`] is what every thread may ask; `driver` does it, on the main thread, over a link of its own.
 mod driver;
 mod lease;
 mod letter;

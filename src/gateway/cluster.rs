@@ -1,6 +1,6 @@
 //! This node among the others of `[cluster]`.
 use super::{Early, Parts};
-use crate::bans;
+use crate::bans::{self, BanError, Bans};
 use crate::cluster::nodes::{About, BEAT, LEAVE, Nodes, Standing, Topic};
 use crate::cluster::{NodeId, Redis, Script, rates};
 use crate::health::{Health, Phase, STALE_AFTER};
@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 /// Those of all calls of the main thread.
@@ -19,6 +20,11 @@ static SCRIPTS: &[&Script] = {
     let ([put, lift, restore, purge], [say, read]) = (bans::SCRIPTS, rooms::STATUS_SCRIPTS);
     &[&BEAT, &LEAVE, &rates::SETTLE, put, lift, restore, purge, say, read]
 };
+/// How long bans are tried to be read at the start, and the pause before each try but the first.
+const BANS_WITHIN: Duration = Duration::from_secs(10);
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// Bans that wait until the sessions here have ended.
+const LATE_BANS: usize = 64;
 /// Time for the last words to Redis.
 pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for the shards to reach Redis, which the main thread reaches already.
@@ -68,9 +74,27 @@ impl Parts {
         let Some(nodes) = &self.nodes else { return };
         answer(nodes, desk.clone(), self.health.clone());
         rooms.hear_statuses().await;
-        let (bans, rooms) = (self.lasting.bans.clone(), rooms.clone());
-        serving.spawn(async move { bans.follow().await });
-        serving.spawn(rooms.share_statuses());
+        let (late, mut bans_late) = mpsc::channel(LATE_BANS);
+        let (bans, desk) = (self.lasting.bans.clone(), desk.clone());
+        serving.spawn(async move { bans.follow(late).await });
+        serving.spawn(async move {
+            while let Some(ban) = bans_late.recv().await {
+                desk.keep_out(ban.namespace, &ban.client, ban.room.as_deref()).await;
+            }
+        });
+        serving.spawn(rooms.clone().share_statuses());
+    }
+}
+
+/// Reads the bans that nodes share. They may lie on another master of a Redis Cluster than the leases, which is reached
+/// later.
+pub(super) async fn read_bans(nodes: &Arc<Nodes>, prefix: &str, namespaces: &[Arc<str>]) -> Result<Arc<Bans>, String> {
+    let deadline = Instant::now() + BANS_WITHIN;
+    loop {
+        match Bans::of_nodes(nodes.clone(), prefix, namespaces).await {
+            Err(BanError::Away) if Instant::now() < deadline => tokio::time::sleep(AGAIN_AFTER).await,
+            bans => return bans.map_err(|e| format!("cannot read the bans: {e}")),
+        }
     }
 }
 
@@ -112,13 +136,17 @@ pub(super) fn status(nodes: Option<&Arc<Nodes>>) -> &'static str {
 /// Says how this node stands, in the log and to systemd.
 pub(super) async fn tell_standing(nodes: Arc<Nodes>, health: Arc<Health>, notifier: Notifier) {
     let mut standing = nodes.standing();
+    let mut before = *standing.borrow_and_update();
     while standing.changed().await.is_ok() {
         let now = *standing.borrow_and_update();
         match now {
+            Standing::Reached if before == Standing::Nameless => tracing::info!("this node has its name again"),
             Standing::Reached => tracing::info!("Redis is reached again"),
             Standing::Away => tracing::error!("Redis is not reached: nothing can be published, no room be opened"),
+            // The driver has said so.
             Standing::Nameless => (),
         }
+        before = now;
         if health.phase() == Phase::Ready {
             notifier.status(status(Some(&nodes)));
         }

@@ -94,6 +94,15 @@ impl Meter {
     /// How long until the messages are there, else until the bytes are; then the messages are charged all the same.
     pub fn charge(&self, messages: u64, bytes: u64, now: Instant) -> Result<(), Duration> {
         let now = nanos(now);
+        // Asked once: with a look for each bucket a message takes nearly twice as long here.
+        match self.permit.account() {
+            None => self.charge_and(messages, bytes, now, |_, _| ()),
+            Some(account) => self.charge_and(messages, bytes, now, |kind, cost| account(kind, cost, now)),
+        }
+    }
+
+    /// Calls `took` with what each bucket lost.
+    fn charge_and(&self, messages: u64, bytes: u64, now: u64, took: impl Fn(Kind, u64)) -> Result<(), Duration> {
         let take = |kind, rate: &Rate, units| {
             let bucket = self.permit.bucket(kind);
             if self.rates.pauses {
@@ -101,7 +110,7 @@ impl Meter {
             } else {
                 bucket.take(rate, units, now)?;
             }
-            self.permit.took(kind, rate, units, now);
+            took(kind, rate.cost(units));
             Ok(())
         };
         if messages > 0

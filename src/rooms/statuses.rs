@@ -105,12 +105,15 @@ impl Statuses {
         if now < free_at { Change::Later(free_at) } else { slot.tell(now).map_or(Change::Nothing, Change::Now) }
     }
 
-    /// Another node tells what a client has said. What its sessions here are to be told; `None`: they know it, or better.
+    /// Another node tells what a client has said, or that it remembers it. What its sessions here are to be told; `None`:
+    /// they know it, or better.
     pub fn learn(&self, namespace: Namespace, client: &Arc<str>, said: Said, now: Instant) -> Option<Arc<Said>> {
         let table = &mut *self.lock();
         let full = table.clients.len() >= CLIENTS_MAX;
         let (key, said) = ((namespace, client.clone()), Arc::new(said));
         if let Some(slot) = table.clients.get_mut(&key) {
+            // Somebody remembers it: so does this node, for a while.
+            slot.idle_since = None;
             if slot.said >= said {
                 // Some node may have sessions of it.
                 slot.idle_since = None;
@@ -119,7 +122,6 @@ impl Statuses {
             // What waits to be told stays where it is newer still.
             slot.next.take_if(|next| *next < said);
             slot.said = said.clone();
-            slot.idle_since = None;
         } else if said.status != Status::Online && !full {
             table.clients.insert(key, Slot { said: said.clone(), told_at: now, next: None, idle_since: None });
         }
@@ -300,6 +302,10 @@ mod tests {
         statuses.sweep(at(10_000));
         assert_eq!(statuses.len(), 1);
         drop(held);
+        statuses.sweep(at(10_001));
+        let said = statuses.of(HERE, &alice).unwrap();
+        statuses.learn(HERE, &alice, Said { status: Status::Invisible, ..*said }, at(10_009));
+        drop(said);
         statuses.sweep(at(10_010));
         statuses.sweep(at(10_600));
         assert_eq!(statuses.of(HERE, &alice).map(|s| s.status.clone()), Some(Status::Invisible));

@@ -35,7 +35,7 @@ type MakeBroker = fn() -> Box<dyn Broker>;
 const BROKERS: [(&str, MakeBroker); 3] = [
     ("memory", memory),
     ("delayed", || Box::new(Delayed::over(Memory::default()))),
-    ("twin", || twin::Cluster::new(Memory::default()).broker(crate::cluster::NodeId(1))),
+    ("twin", || Box::new(twin::Cluster::new(Memory::default()).twin(crate::cluster::NodeId(1)))),
 ];
 
 fn memory() -> Box<dyn Broker> {
@@ -130,11 +130,13 @@ struct House {
 
 impl House {
     fn new(shards: usize, rules: config::Rooms, broker: impl Fn() -> Box<dyn Broker>) -> House {
-        House::of(shards, Parts::alone(rules), broker)
+        House::of(shards, Parts::alone(rules), None, broker)
     }
 
-    fn of(shards: usize, parts: Parts, broker: impl Fn() -> Box<dyn Broker>) -> House {
-        let (shared, inboxes) = Shared::new(shards, parts);
+    /// `hasher`: says where rooms are at home.
+    fn of(shards: usize, parts: Parts, hasher: Option<RandomState>, broker: impl Fn() -> Box<dyn Broker>) -> House {
+        let (mut shared, inboxes) = Shared::new(shards, parts);
+        shared.hasher = hasher.unwrap_or(shared.hasher);
         let metrics = Metrics::new(shards);
         let shard = |i| Rooms::with_broker(shared.clone(), Shard::new(i, metrics.clone()), broker());
         House {

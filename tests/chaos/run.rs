@@ -218,7 +218,6 @@ async fn one_node_keeps_its_word_to_clients_that_come_and_go() {
 }
 
 #[tokio::test]
-#[ignore = "what it tests is on its way"]
 async fn three_nodes_keep_their_word_whatever_happens_to_them_and_to_redis() {
     if let Some(store) = Store::one().await {
         with_redis("three nodes, one Redis", store).await;
@@ -226,7 +225,6 @@ async fn three_nodes_keep_their_word_whatever_happens_to_them_and_to_redis() {
 }
 
 #[tokio::test]
-#[ignore = "what it tests is on its way"]
 async fn three_nodes_keep_their_word_over_a_redis_cluster() {
     if let Some(store) = Store::cluster().await {
         with_redis("three nodes, a Redis Cluster of three masters", store).await;

@@ -136,13 +136,18 @@ async fn what_was_not_heard_of_is_found() {
     let Some(redis) = Redis::start().await else { return };
     let all: [Gateway; 2] = nodes(&[&redis.url()], "").await;
     done(&all[0], "PUT", "/api/bans/alice", json!({})).await;
+    let (mut bob, mut eve) = (session_on(&all[0], "bob").await, session_on(&all[1], "eve").await);
+    eve.join("tea").await;
     // As another node writes it, of which these two are told nothing.
     redis.ask(&["HSET", "wsgate:{bans}", r#"["default","bob",""]"#, "[5,null,\"spam\"]", "x", "nonsense"]).await;
+    redis.ask(&["HSET", "wsgate:{bans}", r#"["default","eve","tea"]"#, "[5,null,null]"]).await;
     redis.ask(&["HINCRBY", "wsgate:{bans}:v", "number", "1"]).await;
     for node in &all {
-        comes_to_ban(node, &[("alice", ""), ("bob", "")]).await;
+        comes_to_ban(node, &[("alice", ""), ("bob", ""), ("eve", "tea")]).await;
         is_kept_out(node, "bob").await;
     }
+    bob.closes_with(4009).await;
+    assert_eq!(eve.skip_to("room_left").await["payload"]["code"], 4009);
 }
 
 #[tokio::test]

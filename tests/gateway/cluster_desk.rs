@@ -98,6 +98,38 @@ async fn rooms_of_all_nodes_are_listed_by_pages() {
     }
 }
 
+/// Also where it has no member of the room.
+#[tokio::test]
+async fn a_room_is_the_same_whichever_node_is_asked() {
+    let Some(redis) = Redis::start().await else { return };
+    let all: [Gateway; 3] = nodes(&[&redis.url()], "").await;
+    let (mut alice, mut bob) = (session_on(&all[0], "alice").await, session_on(&all[1], "bob").await);
+    alice.join("tea").await;
+    bob.join("tea").await;
+    alice.skip_to("presence_update").await;
+    for (n, node) in all.iter().enumerate() {
+        let body = json!({"room_id": "tea", "message": n, "message_id": format!("m{n}")});
+        let sent = done(node, "POST", "/api/publish", body).await;
+        assert_eq!((&sent["position"]["offset"], &sent["recipients"]), (&json!(n + 1), &json!(2)), "{sent}");
+        for client in [&mut alice, &mut bob] {
+            assert_eq!(client.skip_to("chat_message").await["payload"]["message"], n);
+        }
+    }
+    let body = json!({"room_id": "tea", "message": "again", "message_id": "m0"});
+    assert_eq!(done(&all[2], "POST", "/api/publish", body).await["duplicate"], true);
+    for node in &all {
+        let rooms = get(node, "/api/rooms").await;
+        assert_eq!(rooms, json!({"rooms": [{"room_id": "tea", "members": 2, "offset": 3}]}));
+        let room = get(node, "/api/rooms/tea").await;
+        let members: Vec<_> = room["members"].as_array().unwrap().iter().map(|m| m["client_id"].clone()).collect();
+        assert_eq!((members, &room["count"]), (vec![json!("alice"), json!("bob")], &json!(2)), "{room}");
+        let history = get(node, "/api/rooms/tea/history?since=1").await;
+        let said: Vec<_> =
+            history["messages"].as_array().unwrap().iter().map(|m| m["payload"]["message"].clone()).collect();
+        assert_eq!((said, &history["lost"]), (vec![json!(1), json!(2)], &json!(false)), "{history}");
+    }
+}
+
 #[tokio::test]
 async fn a_node_that_stands_still_is_named_and_not_waited_for() {
     let Some(redis) = Redis::start().await else { return };

@@ -1,7 +1,7 @@
 //! Nodes of the library over a real Redis: who lives, and what they say to each other. Periods are short, so that little
 //! is waited for; nothing is measured.
 use crate::support::redis::Setup;
-use crate::support::{DEADLINE, Redis, TcpProxy, eventually, within};
+use crate::support::{DEADLINE, Redis, RedisCluster, TcpProxy, eventually, within};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -114,19 +114,20 @@ async fn a_node_that_ends_without_a_word_is_missed_by_all() {
 #[tokio::test]
 async fn a_redis_that_was_away_makes_nobody_dead() {
     let Some(redis) = Redis::start().await else { return };
-    // It is noticed after 3 s, and said after so long again: longer than a lease.
-    let slow = Periods { lapse: 4_000 * MS, instant: 3_000 * MS, ..periods() };
-    let a = try_join(redis.port, "a", slow).await.unwrap();
-    let b = try_join(redis.port, "b", slow).await.unwrap();
+    let proxy = TcpProxy::to(redis.port).await;
+    // It is said when it has been away for longer than a lease; that is longer than a way back may take.
+    let slow = Periods { lapse: 3_000 * MS, instant: 4_000 * MS, ..periods() };
+    let a = try_join(proxy.port, "a", slow).await.unwrap();
+    let b = try_join(proxy.port, "b", slow).await.unwrap();
     a.sees(&["a", "b"]).await;
     let before = [&a, &b].map(|node| (node.id(), node.nodes.live().version()));
-    redis.pause();
+    proxy.refuse();
     a.stands(Standing::Away).await;
     b.stands(Standing::Away).await;
     assert!(!a.nodes.reaches_redis());
     let call = a.nodes.call(Call::command(b"k", &[b"GET", b"k"])).await;
     assert_eq!(call, Err(Trouble::Away));
-    redis.resume();
+    proxy.open();
     a.stands(Standing::Reached).await;
     b.stands(Standing::Reached).await;
     a.beats(3).await;
@@ -276,4 +277,41 @@ async fn a_redis_that_is_back_is_told_of() {
     redis.restart().await;
     within(heard.recv()).await.unwrap();
     a.stands(Standing::Reached).await;
+}
+
+/// One master more that is not reached is enough not to be ready; and the slot of the nodes may move.
+#[tokio::test]
+async fn nodes_over_a_redis_cluster() {
+    let Some(mut redis) = RedisCluster::start().await else { return };
+    let port = redis.nodes[0].port;
+    let [a, b] = [join(port, "a").await, join(port, "b").await];
+    a.sees(&["a", "b"]).await;
+    a.stands(Standing::Reached).await;
+    let (told, mut heard) = mpsc::channel(16);
+    b.nodes.handle(Topic::Bans, Box::new(move |payload: Bytes| told.try_send(payload).unwrap()));
+    a.nodes.tell_all(Topic::Bans, "one".into()).await.unwrap();
+    assert_eq!(within(heard.recv()).await.unwrap(), "one");
+
+    let slot = redis.slot("{nodes}").await;
+    let owner = redis.owner(slot).await;
+    redis.move_slot(slot, (owner + 1) % 3).await;
+    // Pushes may be lost while it moves.
+    let heard = &mut heard;
+    within(async {
+        while heard.try_recv().is_err() {
+            let _ = a.nodes.tell_all(Topic::Bans, "two".into()).await;
+            a.beats(1).await;
+        }
+    })
+    .await;
+    let c = join(port, "c").await;
+    a.sees(&["a", "b", "c"]).await;
+    drop(c);
+    a.sees(&["a", "b"]).await;
+
+    redis.nodes[(owner + 2) % 3].stop();
+    a.stands(Standing::Away).await;
+    redis.nodes[(owner + 2) % 3].restart().await;
+    a.stands(Standing::Reached).await;
+    assert_eq!(a.names(), ["a", "b"]);
 }

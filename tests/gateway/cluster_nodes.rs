@@ -7,16 +7,6 @@ use serde_json::{Value, json};
 
 const ALL: [(&str, &str); 3] = [("node-0", "ready"), ("node-1", "ready"), ("node-2", "ready")];
 
-/// Three nodes that drain in a moment.
-async fn three(redis: &str) -> [Gateway; 3] {
-    let mut nodes = Vec::new();
-    for n in 0..3 {
-        let file = node_file(&[redis], &format!("node-{n}"), "");
-        nodes.push(Gateway::start(&file.replace("[server]\n", "[server]\ndrain = \"200ms\"\n")).await);
-    }
-    nodes.try_into().unwrap_or_else(|_| unreachable!())
-}
-
 /// Names and phases of the nodes, as this one sees them.
 async fn seen(node: &Gateway) -> Vec<(String, String)> {
     let status: Value = serde_json::from_str(&node.admin_get("/api/status").await.1).unwrap();
@@ -41,7 +31,7 @@ async fn is_ready(node: &Gateway, ready: bool) -> String {
 #[tokio::test]
 async fn status_shows_the_nodes_that_live() {
     let Some(redis) = Redis::start().await else { return };
-    let [a, mut b, c] = three(&redis.url()).await;
+    let [a, mut b, c] = nodes::nodes(&[&redis.url()], "").await;
     for node in [&a, &b, &c] {
         sees(node, &ALL).await;
     }
@@ -110,7 +100,7 @@ async fn a_second_node_of_a_name_does_not_start() {
 #[tokio::test]
 async fn a_node_is_drained_from_another_one() {
     let Some(redis) = Redis::start().await else { return };
-    let [a, mut b, _c] = three(&redis.url()).await;
+    let [a, mut b, _c] = nodes::nodes(&[&redis.url()], "").await;
     sees(&a, &ALL).await;
     let mut client = nodes::session_on(&b, "alice").await;
     let drain = async |name: &str| call(&a, "POST", "/api/drain", json!({ "node": name })).await;
@@ -129,5 +119,5 @@ async fn without_a_cluster_there_is_no_node_to_drain() {
     let gateway = Gateway::start(&format!("{PLAIN}{OPEN}{ECHO}{ADMIN}")).await;
     assert_eq!(call(&gateway, "POST", "/api/drain", json!({ "node": "a" })).await.0, 404);
     assert!(gateway.admin_get("/api/status").await.1.contains("\"nodes\":[]"));
-    assert_eq!(gateway.metric("wsgate_cluster", &[]).await, 0.0);
+    assert_eq!(gateway.metric("wsgate_cluster_nodes", &[]).await, 0.0);
 }

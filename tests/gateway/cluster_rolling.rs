@@ -23,6 +23,8 @@ struct Roamer {
     client: Client,
     /// Where it has joined, and then the place of the last message.
     place: Option<(String, u64)>,
+    /// The session is a member.
+    joined: bool,
     seen: BTreeMap<u64, String>,
     acknowledged: BTreeMap<u64, String>,
     sent: usize,
@@ -40,6 +42,7 @@ impl Roamer {
             room,
             client,
             place: None,
+            joined: false,
             seen: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
             sent: 0,
@@ -51,11 +54,12 @@ impl Roamer {
         roamer
     }
 
-    async fn join(&mut self) -> bool {
+    async fn join(&mut self) {
         let since = self.place.as_ref().map(|(epoch, offset)| json!({"epoch": epoch, "offset": offset}));
         let payload = json!({"room_id": self.room, "since": since});
         let join = json!({"type": "join_room", "payload": payload, "metadata": {"message_id": "join"}});
-        self.client.try_send(Message::text(join.to_string())).await
+        self.joined = false;
+        self.client.try_send(Message::text(join.to_string())).await;
     }
 
     async fn publish(&mut self, name: String) {
@@ -83,7 +87,7 @@ impl Roamer {
                         self.join().await;
                     }
                 },
-                _ = turn.tick(), if self.place.is_some() && self.waits.is_none() && !ended => {
+                _ = turn.tick(), if self.joined && self.waits.is_none() && !ended => {
                     ended = *finish.borrow();
                     let word = if ended { "end".to_owned() } else { self.sent.to_string() };
                     self.sent += 1;
@@ -106,6 +110,7 @@ impl Roamer {
                     None => self.place = Some(place(&payload["position"])),
                     Some(_) => assert_eq!(payload["recovered"], true, "{message}"),
                 }
+                self.joined = true;
                 if let Some(name) = self.waits.take() {
                     self.publish(name).await;
                 }
@@ -163,7 +168,7 @@ fn check(room: &[Roamer]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_or_doubled_when_300_clients_move_on() {
     let Some(redis) = Redis::start().await else { return };
-    let file = |name| node_file(&[&redis.url()], name, "").replace("[server]\n", "[server]\ndrain = \"3s\"\n");
+    let file = |name| node_file(&[&redis.url()], name, "").replace("drain = \"100ms\"", "drain = \"3s\"");
     let [mut old, new] = [Gateway::start(&file("old")).await, Gateway::start(&file("new")).await];
     let (talking, (finish, finishes)) = (Arc::new(AtomicUsize::new(0)), watch::channel(false));
     let mut roamers = Vec::new();

@@ -7,6 +7,7 @@ mod admin_api;
 mod admission;
 mod chromium;
 mod closing;
+mod cluster_ahead;
 mod cluster_away;
 mod cluster_bans;
 mod cluster_desk;

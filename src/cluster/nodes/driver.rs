@@ -151,13 +151,12 @@ impl Driver {
                     let name = self.leases.name();
                     return Err(format!("[cluster] node = \"{name}\": another node that lives has this name"));
                 }
-                Some(Own::Taken { moved: false }) => {
-                    if !std::mem::replace(&mut waits, true) {
-                        let name = self.leases.name();
-                        tracing::info!(name, "another node had this name: waiting for its lease to run out");
-                    }
+                Some(Own::Taken { moved: false }) if !waits => {
+                    waits = true;
+                    let name = self.leases.name();
+                    tracing::info!(name, "another node had this name: waiting for its lease to run out");
                 }
-                None => (),
+                Some(Own::Taken { moved: false }) | None => (),
             }
         }
     }
@@ -318,10 +317,10 @@ impl Driver {
         let Some(own) = self.leases.read(now.into_std(), &reply) else {
             return tracing::error!("the list of nodes in Redis cannot be read");
         };
-        let lived = self.own.is_some();
+        let lived = matches!(self.own, Some(Own::New | Own::Renewed));
         match own {
             Own::New if lived => tracing::warn!("this node's lease had run out: it begins anew"),
-            Own::Taken { .. } if lived && !matches!(self.own, Some(Own::Taken { .. })) => {
+            Own::Taken { .. } if lived => {
                 tracing::error!(name = %self.leases.name(), "this node's lease had run out, and another has taken its name");
             }
             Own::New | Own::Renewed | Own::Taken { .. } => (),

@@ -234,6 +234,7 @@ impl Redis {
         self.lost(at, PlacesLost::Epoch, epoch, offset, 0);
         // What stood there of who is in the room may be gone as well.
         self.queue_sync(at);
+        self.sync_some();
     }
 
     /// A message has come. Whether it was one, and is told now or was before.

@@ -231,6 +231,19 @@ impl Desk {
         OfAll { found: found.into_iter().fold(0, usize::saturating_add), unanswered }
     }
 
+    /// Ends the sessions here of a client that is banned, or its membership in a room. Waits at most 2 s.
+    pub async fn keep_out(&self, namespace: Namespace, client: &str, room: Option<&str>) {
+        let ended = async {
+            match room {
+                Some(room) => self.kick_here(namespace, room, client, Code::Banned).await,
+                None => self.disconnect_here(namespace, client, Close::gateway(Code::Banned)).await,
+            }
+        };
+        if let Ok(sessions @ 1..) = timeout(ANSWER_TIMEOUT, ended).await {
+            tracing::info!(client, room, sessions, "banned at another node");
+        }
+    }
+
     /// The answer to another node's question, where it cannot be looked for.
     pub fn no_answer(&self) -> Bytes {
         answer::<()>(self.node(), None)

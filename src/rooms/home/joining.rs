@@ -12,8 +12,12 @@ impl Home {
         let Ask::Join(join) = &request.ask else { return };
         let Some(room) = self.rooms.get_mut(&request.room) else { return };
         let asked = match (&room.position, &join.since) {
-            (Some(position), Some(since)) if room.rules.latest_only.is_none() && since != position => {
-                Some(if since.epoch == position.epoch { since.offset } else { position.offset })
+            (Some(position), Some(since)) if room.rules.latest_only.is_none() => {
+                let in_count = since.epoch == position.epoch;
+                let missed = in_count && since.offset < position.offset;
+                // Other nodes may have been told more, or of another count.
+                let ahead = self.shared.cluster.is_some() && since != position;
+                (missed || ahead).then_some(if in_count { since.offset } else { position.offset })
             }
             _ => None,
         };

@@ -62,6 +62,9 @@ impl Home {
 
     /// Tells the members here how a client is seen from now on.
     pub(super) fn shows(&mut self, key: &RoomKey, client: &Arc<str>, shown: &Shown) {
+        if shown.before == shown.after {
+            return;
+        }
         let seen = |status: &Option<Status>| status.as_ref().is_some_and(|status| *status != Status::Offline);
         let (Shown { before, after }, crowded) = (shown, self.rooms.get(key).map_or(0, Room::count) > CROWD);
         match (seen(before), after) {
@@ -78,7 +81,7 @@ impl Home {
             }
             // In a crowd only who comes and goes is counted.
             (true, Some(status)) if seen(after) => {
-                if before != after && !crowded {
+                if !crowded {
                     self.presence(key, client, status);
                 }
             }

@@ -21,6 +21,10 @@ const TOUCH_EVERY: Duration = Duration::from_secs(300);
 const KEPT_SECONDS: u64 = 900;
 /// Statuses that are written, told or read at once.
 const BATCH: usize = 256;
+/// How long Redis is tried at the start.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause between two tries.
+const TRY_EVERY: Duration = Duration::from_millis(100);
 /// How long Redis has to take more again.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -43,7 +47,7 @@ for i = 3, #ARGV, 3 do
     redis.call('HSET', KEYS[1], ARGV[i], now .. ' ' .. ARGV[i + 1] .. ' ' .. ARGV[i + 2])
   end
 end
-redis.call('EXPIRE', KEYS[1], ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[2] .. '000')
 return 1
 ",
 );
@@ -255,9 +259,13 @@ impl Shared {
         let Some(sharing) = &self.sharing else { return };
         let shared = self.clone();
         sharing.nodes.handle(Topic::Statuses, Box::new(move |payload| shared.told_statuses(&payload)));
-        if let Err(trouble) = sharing.read(self).await {
-            tracing::warn!(?trouble, "what clients have said of themselves could not be read");
-            sharing.reached.notify_one();
+        let give_up_at = Instant::now() + START_TIMEOUT;
+        while let Err(trouble) = sharing.read(self).await {
+            if trouble != Trouble::Away || Instant::now() > give_up_at {
+                tracing::warn!(?trouble, "what clients have said of themselves could not be read yet");
+                return sharing.reached.notify_one();
+            }
+            sleep(TRY_EVERY).await;
         }
     }
 

@@ -8,6 +8,7 @@ mod answers;
 mod checks;
 mod clients;
 mod model;
+mod nodes;
 mod pushes;
 mod session;
 mod view;
@@ -114,7 +115,7 @@ impl Sim {
     fn new(seed: u64, broker: &str, steps: usize) -> Sim {
         let about = format!("WSGATE_SIM_SEED={seed} WSGATE_SIM_STEPS={steps}, broker {broker}");
         eprintln!("simulation: {about}");
-        let world = World::new(broker == "delayed");
+        let world = World::new(broker.ends_with("delayed"), broker.starts_with("nodes"));
         let model = Model::new(world.rooms.clone());
         let trace = std::env::var_os("WSGATE_SIM_TRACE").is_some();
         Sim {
@@ -139,6 +140,9 @@ impl Sim {
         for step in 0..steps {
             self.step = step;
             self.act().await;
+            if self.world.nodes.is_some() && self.dice.percent(2) {
+                self.something_fails();
+            }
             self.nudge();
             if step % QUIET_EVERY == QUIET_EVERY - 1 {
                 self.come_to_rest().await;
@@ -173,7 +177,8 @@ async fn with_broker(broker: &str) {
     eprintln!("{} ms, {tally:?}", started.elapsed().as_millis());
     // Another seed, or a short run, may well not come to everything.
     if seed == SEED && steps >= STEPS {
-        for what in checks::MUST_HAPPEN {
+        let nodes = broker.starts_with("nodes").then_some(nodes::MUST_HAPPEN);
+        for what in checks::MUST_HAPPEN.into_iter().chain(nodes.into_iter().flatten()) {
             assert!(tally.contains_key(what), "{what} has not happened once with the broker {broker}: {tally:?}");
         }
     }
@@ -189,10 +194,20 @@ async fn whatever_clients_do_the_rooms_keep_their_word_with_a_broker_far_away() 
     with_broker("delayed").await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn whatever_happens_to_nodes_the_rooms_keep_their_word() {
+    with_broker("nodes").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_happens_to_nodes_the_rooms_keep_their_word_where_news_come_late() {
+    with_broker("nodes, delayed").await;
+}
+
 /// Else a failure could not be looked into.
 #[tokio::test(start_paused = true)]
 async fn the_same_seed_has_the_same_things_happen() {
-    for broker in ["memory", "delayed"] {
-        assert_eq!(run(7, broker, 600).await, run(7, broker, 600).await, "{broker}");
+    for broker in ["memory", "delayed", "nodes", "nodes, delayed"] {
+        assert_eq!(run(7, broker, 400).await, run(7, broker, 400).await, "{broker}");
     }
 }

@@ -43,7 +43,8 @@ struct Line {
     cut: bool,
 }
 
-struct Twin {
+/// The broker of a shard.
+pub(super) struct Twin {
     cluster: Cluster,
     line: usize,
     node: NodeId,
@@ -56,10 +57,10 @@ impl Cluster {
     }
 
     /// A broker for another shard of a node.
-    pub(super) fn broker(&self, node: NodeId) -> Box<dyn Broker> {
+    pub(super) fn twin(&self, node: NodeId) -> Twin {
         let lines = &mut self.0.borrow_mut().lines;
         lines.push(Line { node, events: VecDeque::new(), waker: None, cut: false });
-        Box::new(Twin { cluster: self.clone(), line: lines.len() - 1, node })
+        Twin { cluster: self.clone(), line: lines.len() - 1, node }
     }
 
     /// A node joins the others: the list of those that live.

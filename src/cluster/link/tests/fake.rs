@@ -184,6 +184,19 @@ async fn a_slot_whose_master_changes_waits_for_what_is_on_its_way() {
     assert_eq!(answer(&mut link, 3).await, Ok(Reply::Text("3".into())));
 }
 
+#[tokio::test]
+async fn what_redis_unsubscribes_by_itself_is_to_be_subscribed_anew() {
+    let mut fake = Fake::start(1).await;
+    let mut link = fake.link();
+    up(&mut link).await;
+    link.call(1, say(1));
+    let (_, answering) = fake.next(0, &mut link).await;
+    answering.send(">3\r\n+sunsubscribe\r\n+c\r\n:0\r\n+1\r\n".into()).unwrap();
+    // It is no answer.
+    assert_eq!(answer(&mut link, 1).await, Ok(Reply::Text("1".into())));
+    assert_eq!(up(&mut link).await, Slots(vec![(slot_of(b"c"), slot_of(b"c"))]));
+}
+
 /// Redis ends a connection whose answers pile up.
 #[tokio::test]
 async fn no_more_than_so_many_calls_are_on_their_way() {
@@ -217,6 +230,7 @@ async fn a_slot_that_does_not_arrive_is_refused_in_the_end() {
     link.call(1, say(1));
     let mut tries = 0;
     let answered = loop {
+        assert!(tries < 100, "it is tried for ever");
         link.flush();
         tokio::select! {
             asked = fake.asked[0].recv() => {

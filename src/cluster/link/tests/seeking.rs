@@ -16,7 +16,7 @@ async fn a_user_with_its_password_is_let_in() {
     }
     let server = Server::start(&["--requirepass", "master-key"]).await;
     let admin = ["-a", "master-key", "--no-auth-warning"];
-    // As README.md says it.
+    // What the link itself and the scripts here need.
     let rules = "ACL SETUSER gate on >pass-word ~t:* &t:* +@read +@write +@scripting +@pubsub -@dangerous +ping +time \
                  +client|setname +cluster|info +cluster|slots";
     let rules: Vec<&str> = rules.split_whitespace().collect();

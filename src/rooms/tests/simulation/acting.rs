@@ -93,11 +93,13 @@ impl Sim {
         }
     }
 
-    fn connects(&mut self, client: usize) {
+    pub(super) fn connects(&mut self, client: usize) {
         let shard = self.dice.below(world::SHARDS);
         let slow = self.dice.percent(15).then(|| (self.dice.between(2, 16) << 10, self.dice.between(12, 64) << 10));
         let name = self.clients[client].name.clone();
-        let mut session = Session::open(&self.world.house, shard, (client, &name), slow);
+        let (house, place) = self.world.at(shard);
+        let mut session = Session::open(house, place, (client, &name), slow);
+        session.shard = shard;
         session.was_full = self.was_full;
         self.next_session += 1;
         let number = self.next_session;
@@ -105,7 +107,7 @@ impl Sim {
         self.sessions.insert(number, session);
         let known = &mut self.clients[client];
         // It may have been forgotten by now.
-        if known.there.elapsed() > Seconds::from_secs(300) {
+        if known.unsure || known.there.elapsed() > Seconds::from_secs(300) {
             let said = known.said;
             known.hidden_since = None;
             self.says(number, said);
@@ -275,6 +277,11 @@ impl Sim {
         if self.dice.percent(50) {
             self.session_turn(number);
         }
+        self.cut(number);
+    }
+
+    /// It is gone, and what was on the way to the gateway too.
+    pub(super) fn cut(&mut self, number: u32) {
         self.log.line(format!("{} #{number} is lost", self.step));
         let mut session = self.sessions.remove(&number).unwrap();
         if session.is_live() {
@@ -298,7 +305,7 @@ impl Sim {
         self.says(number, status);
     }
 
-    fn says(&mut self, number: u32, status: &'static str) {
+    pub(super) fn says(&mut self, number: u32, status: &'static str) {
         self.ask(number, "presence_update", What::Status(status), None, json!({"status": status}));
     }
 
@@ -335,11 +342,16 @@ impl Sim {
         let bytes = if self.world.is_full() { 0 } else { world::FULL[usize::from(self.dice.percent(25))] };
         self.log.line(format!("{} the mailbox of {shard} has {bytes} bytes", self.step));
         if bytes > 0 {
-            self.was_full = true;
-            self.sessions.values_mut().for_each(|session| session.was_full = true);
+            self.somebody_may_lose_its_place();
         }
         self.world.fill(shard, bytes);
         self.count("full mailboxes");
+    }
+
+    /// Until everything is at rest.
+    pub(super) fn somebody_may_lose_its_place(&mut self) {
+        self.was_full = true;
+        self.sessions.values_mut().for_each(|session| session.was_full = true);
     }
 
     fn a_room_empties(&mut self) {
@@ -351,12 +363,15 @@ impl Sim {
     }
 
     fn a_server_acts(&mut self) {
-        let (desk, here) = (self.world.house.desk(), Namespace { index: 0 });
-        let room = self.dice.below(self.model.rooms.len());
+        let (act, member) = (self.dice.below(10), self.some_member());
+        // Who is to be kicked should be in the room.
+        let kicked = member.filter(|_| (5..=7).contains(&act)).map(|(_, room)| room);
+        let room = kicked.unwrap_or_else(|| self.dice.below(self.model.rooms.len()));
         let name = self.model.rooms[room].name.clone();
-        let some = self.someone().map(|number| self.sessions[&number].client);
-        let client = some.map_or_else(|| "c000".into(), |client| self.clients[client].name.clone());
-        let act = self.dice.below(10);
+        let session = member.map(|(number, _)| &self.sessions[&number]);
+        let client = session.map_or_else(|| "c000".into(), |session| self.clients[session.client].name.clone());
+        let (house, _) = self.world.at(session.map_or(0, |session| session.shard));
+        let (desk, here) = (house.desk(), Namespace { index: 0 });
         self.log.line(format!("{} a server acts: {act} in {room} on {client}", self.step));
         let call: Call = match act {
             0..=4 => {
@@ -395,7 +410,8 @@ impl Sim {
         self.log.line(format!("{} {time:?} pass", self.step));
         self.restless += time;
         tokio::time::advance(time).await;
-        self.world.house.shards[0].shared.sweep();
+        self.nodes_remind_each_other();
+        self.world.houses.iter().for_each(|house| house.shards[0].shared.sweep());
         // What is due is done when it is due, unless a shard has much to do.
         if rests {
             self.settle();

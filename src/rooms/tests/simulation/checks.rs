@@ -1,6 +1,7 @@
 //! How a run comes to rest, and what must then be so.
 use super::view::{Span, What};
 use super::*;
+use std::collections::BTreeSet;
 use std::pin::{Pin, pin};
 use std::task::Waker;
 
@@ -75,7 +76,7 @@ impl Sim {
             match asked.what {
                 What::Publish(message) => self.model.sent(message),
                 What::Status(status) => {
-                    self.clients[client].said = status;
+                    (self.clients[client].said, self.clients[client].unsure) = (status, false);
                     if status != "invisible" {
                         self.clients[client].hidden_since = None;
                     }
@@ -172,8 +173,10 @@ impl Sim {
         dead.into_iter().for_each(|number| self.lose(number));
         self.sessions.values_mut().for_each(|session| session.reads = true);
         self.world.fill_none();
+        self.nodes_come_to_rest();
         self.settle();
-        for _ in 0..3 {
+        // What another node has told of typing ends later.
+        for _ in 0..if self.world.nodes.is_some() { 4 } else { 3 } {
             tokio::time::advance(Seconds::from_secs(3)).await;
             self.settle();
         }
@@ -200,11 +203,11 @@ impl Sim {
             let unanswered = session.view.unanswered();
             assert!(unanswered.is_empty(), "#{number} has no answer to {unanswered:?}");
         }
-        for rooms in &self.world.house.shards {
+        for rooms in self.world.houses.iter().flat_map(|house| &house.shards) {
             assert!(rooms.home.borrow().is_idle(), "a room waits for something");
         }
         let truth = self.truth();
-        self.check_rooms(&truth);
+        (0..self.world.houses.len()).for_each(|house| self.check_rooms(house, &truth));
         for (number, session) in &self.sessions {
             for (room, seen) in &session.view.rooms {
                 self.check_seen(*number, *room, seen, &truth);
@@ -232,27 +235,31 @@ impl Sim {
         truth
     }
 
-    /// Rooms, as homes have them.
-    fn check_rooms(&mut self, truth: &Truth) {
-        let (desk, here) = (self.world.house.desk(), Namespace { index: 0 });
+    /// Rooms, as the homes of a house have them.
+    fn check_rooms(&mut self, house: usize, truth: &Truth) {
+        let (desk, here) = (self.world.houses[house].desk(), Namespace { index: 0 });
+        let each = self.world.shards_each();
+        let sessions = self.sessions.values().filter(|s| s.shard / each == house);
+        let memberships: Vec<usize> = sessions.flat_map(|s| s.view.rooms.keys().copied()).collect();
+        let used: BTreeSet<usize> = memberships.iter().copied().collect();
         let (lines, more) = self.ask_desk(desk.rooms(here, "", None, 1000)).found;
         assert!(!more);
         let lines: BTreeMap<usize, usize> =
             lines.iter().map(|line| (self.model.room(&json!(*line.room)), line.members)).collect();
-        let wanted: BTreeMap<usize, usize> = truth.iter().map(|(room, clients)| (*room, clients.len())).collect();
+        let wanted: BTreeMap<usize, usize> = used.iter().map(|room| (*room, truth[room].len())).collect();
         assert_eq!(lines, wanted, "members of rooms");
         for (room, clients) in truth {
             let name = self.model.rooms[*room].name.clone();
             let view =
                 self.ask_desk(desk.room(here, &name, 10_000, None)).expect("no refusal").expect("a room with members");
             self.model.reached(*room, &view.position, Instant::now(), false);
+            self.model.is_at(*room, &view.position);
             assert_eq!(Some(view.position), self.model.head(*room), "the place of the last message of {name}");
             let members = view.members.iter().map(|m| (model::client_of(&m.client), m.status.as_str().to_owned()));
             let wanted = clients.keys().map(|client| (*client, self.clients[*client].said.to_owned()));
             assert_eq!(members.collect::<Vec<_>>(), wanted.collect::<Vec<_>>(), "members of {name}");
         }
-        let memberships = truth.values().flat_map(BTreeMap::values).sum::<usize>() as u64;
-        assert_eq!(self.world.house.gauges(), (truth.len() as u64, memberships));
+        assert_eq!(self.world.houses[house].gauges(), (used.len() as u64, memberships.len() as u64));
     }
 
     /// What a client must believe of the others.
@@ -327,23 +334,28 @@ impl Sim {
         self.settle();
         numbers.into_iter().for_each(|number| self.lose(number));
         self.settle();
-        let house = &self.world.house;
-        assert_eq!((house.gauges(), house.shards[0].shared.rooms.now()), ((0, 0), 0));
-        for rooms in &house.shards {
-            assert!(rooms.home.borrow().is_empty() && rooms.home.borrow().is_idle(), "a home holds something");
-            assert!(rooms.local.borrow().is_empty(), "a shard holds members");
-            assert_eq!(rooms.shard.sessions(), 0);
+        for house in &self.world.houses {
+            assert_eq!((house.gauges(), house.shards[0].shared.rooms.now()), ((0, 0), 0));
+            for rooms in &house.shards {
+                assert!(rooms.home.borrow().is_empty() && rooms.home.borrow().is_idle(), "a home holds something");
+                assert!(rooms.local.borrow().is_empty(), "a shard holds members");
+                assert_eq!(rooms.shard.sessions(), 0);
+            }
         }
         self.world.check_mailboxes();
-        let shared = house.shards[0].shared.clone();
         for _ in 0..40 {
             tokio::time::advance(Seconds::from_secs(30)).await;
-            shared.sweep();
+            self.world.houses.iter().for_each(|house| house.shards[0].shared.sweep());
             self.settle();
         }
-        assert_eq!(shared.statuses.len(), 0, "statuses are remembered of clients that have gone");
+        for house in &self.world.houses {
+            assert_eq!(house.shards[0].shared.statuses.len(), 0, "statuses are remembered of clients that have gone");
+        }
         // The room of everyone is never shut.
-        let everyone = self.world.house.shards.iter().filter(|rooms| rooms.home.borrow().has_everyone()).count();
+        let everyone = self.world.houses[0].shards.iter().filter(|rooms| rooms.home.borrow().has_everyone()).count();
         assert_eq!(self.world.kept(), (everyone, 0), "brokers keep rooms, and bytes");
+        if let Some(nodes) = &self.world.nodes {
+            assert_eq!(nodes.cluster.rooms(), [], "something is held in rooms that nobody is in");
+        }
     }
 }

@@ -7,6 +7,8 @@ pub(super) struct Client {
     pub(super) name: String,
     /// What it has said of itself, as far as the gateway has read it.
     pub(super) said: &'static str,
+    /// It must say that again: a node to which it was said has been killed.
+    pub(super) unsure: bool,
     /// It is known to be invisible since then.
     pub(super) hidden_since: Option<Instant>,
     /// When it last had a session.
@@ -24,6 +26,7 @@ pub(super) fn all() -> Vec<Client> {
     let client = |i: usize| Client {
         name: format!("c{i:03}"),
         said: "online",
+        unsure: false,
         hidden_since: None,
         there: Instant::now(),
         seen: BTreeMap::new(),

@@ -18,6 +18,8 @@ struct Order {
     epochs: BTreeMap<Arc<str>, Epoch>,
     /// The newest epoch.
     current: Option<Arc<str>>,
+    /// It was lost once: an epoch may begin at any time, and names of messages are forgotten with the one before.
+    lost: bool,
 }
 
 #[derive(Default)]
@@ -119,7 +121,7 @@ impl Model {
         }
         // In another epoch of the room: it was to stay as long as it remembers names.
         let Some(epoch) = self.orders[room].epochs.get(&place.epoch).filter(|_| place.epoch == other.epoch) else {
-            return true;
+            return !self.orders[room].lost;
         };
         let between = (place.offset + 1..other.offset).map(|offset| epoch.placed.get(&offset));
         let may_be_its = |p: &Option<&Placed>| p.is_none_or(|p| self.messages[p.message].sender == sender);
@@ -157,9 +159,14 @@ impl Model {
     pub(super) fn reached(&mut self, room: usize, at: &Position, now: Instant, late: bool) {
         let age = self.rooms.get(room).map_or(Seconds::MAX, |room| room.history.age);
         let order = &mut self.orders[room];
+        let is_known = order.epochs.contains_key(&at.epoch);
         let epoch = order.epochs.entry(at.epoch.clone()).or_default();
         epoch.head = epoch.head.max(at.offset);
         if late || order.current.as_ref() == Some(&at.epoch) {
+            return;
+        }
+        // It may be told late of an epoch that has passed.
+        if order.lost && is_known {
             return;
         }
         if let Some(before) = order.current.as_ref().and_then(|epoch| order.epochs.get(epoch)) {
@@ -167,9 +174,22 @@ impl Model {
             let message = before.placed.last_key_value().map(|(_, placed)| placed.at.from);
             let used = before.used.max(message).filter(|_| before.head > 0);
             let unused = used.map_or(Seconds::MAX, |used| now.duration_since(used));
-            assert!(unused >= age, "a new epoch {unused:?} after the room was used: {at:?}");
+            assert!(unused >= age || order.lost, "a new epoch {unused:?} after the room was used: {at:?}");
         }
         order.current = Some(at.epoch.clone());
+    }
+
+    /// What was said in a room is lost.
+    pub(super) fn lost(&mut self, room: usize) {
+        self.orders[room].lost = true;
+    }
+
+    /// This is the place of the room's last message, where everything is at rest.
+    pub(super) fn is_at(&mut self, room: usize, at: &Position) {
+        let order = &mut self.orders[room];
+        if order.lost {
+            order.current = Some(at.epoch.clone());
+        }
     }
 
     /// Somebody is in the room now.

@@ -1,4 +1,5 @@
 //! The gateway of a run: shards that do as much as they are told to, and what lies between them.
+use super::nodes::{NODES, Nodes};
 use super::*;
 use crate::config::{Duplicates, History, Policy, Rules};
 use crate::rooms::broker::{Batch, Event, Publication};
@@ -35,17 +36,22 @@ pub(super) struct RoomRules {
 }
 
 pub(super) struct World {
-    pub(super) house: House,
+    /// The nodes, each with as many of the shards; mostly there is one.
+    pub(super) houses: Vec<House>,
     pub(super) rooms: Vec<RoomRules>,
+    /// What the nodes share, where there are several.
+    pub(super) nodes: Option<Nodes>,
     /// What waits for each shard, taken out of its mailbox.
     mails: Vec<VecDeque<Mail>>,
     flags: Vec<Arc<Flag>>,
-    fanouts: Vec<Pin<Box<dyn Future<Output = ()>>>>,
+    fanouts: Vec<Fanout>,
     /// What the brokers keep.
     kept: Vec<Rc<RefCell<Memory>>>,
     /// Bytes that each mailbox holds besides.
     full: [usize; SHARDS],
 }
+
+type Fanout = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Whether something that waits is to be looked at.
 #[derive(Default)]
@@ -110,7 +116,7 @@ fn policies() -> Vec<Policy> {
 }
 
 impl World {
-    pub(super) fn new(far: bool) -> World {
+    pub(super) fn new(far: bool, nodes: bool) -> World {
         let rules = config::Rooms {
             policies: policies(),
             max_rooms_per_client: 6,
@@ -119,27 +125,61 @@ impl World {
             ..config::Rooms::default()
         };
         let kept = RefCell::new(Vec::new());
-        let house = House::new(SHARDS, rules.clone(), || {
-            let memory = Rc::new(RefCell::new(Memory::new(DUPLICATES, None)));
-            kept.borrow_mut().push(memory.clone());
-            if far { Box::new(Delayed::over(Open(memory))) } else { Box::new(Open(memory)) }
-        });
-        // What happens must follow from the seed, and not from how fast the machine is.
-        for rooms in &house.shards {
-            rooms.slice.set(Duration::MAX);
-            rooms.shard.unsliced();
-        }
-        let fanout =
-            |rooms: &Rc<Rooms>| -> Pin<Box<dyn Future<Output = ()>>> { Box::pin(rooms.shard.clone().run_fanout()) };
-        World {
-            rooms: rooms(&house, &rules),
+        let mut nodes = nodes.then(|| Nodes::new(far, rules.clone()));
+        let houses = match &mut nodes {
+            Some(nodes) => (0..NODES).map(|place| nodes.start(place)).collect(),
+            None => vec![House::new(SHARDS, rules.clone(), || {
+                let memory = Rc::new(RefCell::new(Memory::new(DUPLICATES, None)));
+                kept.borrow_mut().push(memory.clone());
+                if far { Box::new(Delayed::over(Open(memory))) } else { Box::new(Open(memory)) }
+            })],
+        };
+        let mut world = World {
+            rooms: rooms(&houses[0], &rules),
+            houses: Vec::new(),
+            nodes,
             mails: (0..SHARDS).map(|_| VecDeque::new()).collect(),
             flags: (0..SHARDS).map(|_| Arc::default()).collect(),
-            fanouts: house.shards.iter().map(fanout).collect(),
+            fanouts: (0..SHARDS).map(|_| -> Fanout { Box::pin(std::future::pending()) }).collect(),
             kept: kept.into_inner(),
             full: [0; SHARDS],
-            house,
+        };
+        houses.into_iter().for_each(|house| world.adds(house));
+        world
+    }
+
+    /// A house takes the next of the shards.
+    fn adds(&mut self, house: House) {
+        let first = self.houses.iter().map(|house| house.shards.len()).sum::<usize>();
+        self.houses.push(house);
+        self.begins(self.houses.len() - 1, first);
+    }
+
+    /// The shards of a house begin, the first of which has this number among all.
+    pub(super) fn begins(&mut self, house: usize, first: usize) {
+        for (i, rooms) in self.houses[house].shards.iter().enumerate() {
+            // What happens must follow from the seed, and not from how fast the machine is.
+            rooms.slice.set(Duration::MAX);
+            rooms.shard.unsliced();
+            self.fanouts[first + i] = Box::pin(rooms.shard.clone().run_fanout());
+            (self.mails[first + i], self.flags[first + i], self.full[first + i]) = Default::default();
         }
+        self.collect();
+    }
+
+    /// The shards of each house.
+    pub(super) fn shards_each(&self) -> usize {
+        SHARDS / self.houses.len()
+    }
+
+    /// The house of a shard, and which it is there.
+    pub(super) fn at(&self, shard: usize) -> (&House, usize) {
+        (&self.houses[shard / self.shards_each()], shard % self.shards_each())
+    }
+
+    fn rooms(&self, shard: usize) -> &Rc<Rooms> {
+        let (house, shard) = self.at(shard);
+        &house.shards[shard]
     }
 
     /// Has a shard do what one turn of its loop does for one mail. Whether there was anything.
@@ -148,7 +188,7 @@ impl World {
         flag.take();
         let waker = Waker::from(flag.clone());
         let mut cx = Context::from_waker(&waker);
-        let rooms = &self.house.shards[shard];
+        let rooms = self.rooms(shard);
         let mut worked = false;
         for _ in 0..EVENTS_PER_MAIL {
             if rooms.home.borrow_mut().poll_event(&mut cx).is_pending() {
@@ -156,6 +196,7 @@ impl World {
             }
             worked = true;
         }
+        let rooms = rooms.clone();
         if let Some(mail) = self.mails[shard].pop_front() {
             rooms.handle(mail);
             worked = true;
@@ -181,19 +222,31 @@ impl World {
 
     /// Takes what was posted out of the mailboxes. Called after everything that posts.
     pub(super) fn collect(&mut self) {
-        for (inbox, mails) in self.house.inboxes.borrow_mut().iter_mut().zip(&mut self.mails) {
-            let new = mails.len();
-            while let Ok(mail) = inbox.0.try_recv() {
-                mails.push_back(mail);
+        let mut mails = self.mails.iter_mut();
+        for house in &self.houses {
+            for (inbox, mails) in house.inboxes.borrow_mut().iter_mut().zip(&mut mails) {
+                let new = mails.len();
+                while let Ok(mail) = inbox.0.try_recv() {
+                    mails.push_back(mail);
+                }
+                let new = &mut mails.make_contiguous()[new..];
+                in_order_of_rooms(new);
+                if let Some(nodes) = &mut self.nodes {
+                    nodes.hears(new);
+                }
             }
-            in_order_of_rooms(&mut mails.make_contiguous()[new..]);
+        }
+        if self.nodes.as_mut().is_some_and(|nodes| nodes.tells(&self.houses)) {
+            self.collect();
         }
     }
 
     /// Has a mailbox take no more messages, or no more of anything, or everything again.
     pub(super) fn fill(&mut self, shard: usize, bytes: usize) {
-        let post = &self.house.shards[0].shared.post;
-        post.received(shard, std::mem::replace(&mut self.full[shard], bytes));
+        let held = std::mem::replace(&mut self.full[shard], bytes);
+        let (house, shard) = self.at(shard);
+        let post = &house.shards[0].shared.post;
+        post.received(shard, held);
         post.reserve(shard, bytes);
     }
 
@@ -203,8 +256,8 @@ impl World {
 
     /// No byte of a delivery is counted that does not wait any more.
     pub(super) fn check_mailboxes(&self) {
-        let post = &self.house.shards[0].shared.post;
-        for shard in 0..SHARDS {
+        for (house, shard) in (0..SHARDS).map(|shard| self.at(shard)) {
+            let post = &house.shards[0].shared.post;
             post.reserve(shard, FULL[0] - 1);
             assert!(post.has_room(shard), "an empty mailbox holds bytes");
             post.received(shard, FULL[0] - 1);
@@ -221,6 +274,9 @@ impl World {
 
     /// Rooms of which brokers keep something, and bytes on their shelves.
     pub(super) fn kept(&self) -> (usize, usize) {
+        if let Some(nodes) = &self.nodes {
+            return nodes.cluster.kept();
+        }
         let each = self.kept.iter().map(|memory| memory.borrow().kept());
         each.fold((0, 0), |(rooms, bytes), (r, b)| (rooms + r, bytes + b))
     }
@@ -244,7 +300,8 @@ fn in_order_of_rooms(mails: &mut [Mail]) {
 fn rooms(house: &House, rules: &config::Rooms) -> Vec<RoomRules> {
     let kinds = KINDS.iter().flat_map(|kind| std::iter::repeat_n(kind.0, kind.1));
     let named = kinds.enumerate().map(|(i, kind)| {
-        let at_home = |name: &String| house.shards[0].shared.home_of(&key(name)) == i % SHARDS;
+        let home = i % house.shards.len();
+        let at_home = |name: &String| house.shards[0].shared.home_of(&key(name)) == home;
         let names = (0..10_000).map(|n| format!("{kind}-{i:02}-{n:04}"));
         let name = names.into_iter().find(at_home).unwrap();
         let rules = rules.rules_of(&name);
