@@ -16,7 +16,9 @@ pub fn cluster(redis: &[&str], node: &str) -> String {
 /// `/ws` on two shards and an admin interface; `[rooms]` has these keys, and tables may follow them.
 pub fn node_file(redis: &[&str], node: &str, rooms: &str) -> String {
     let cluster = cluster(redis, node);
-    format!("[server]\nshards = 2\n{PLAIN}{SECRET_AUTH}{ROOMS}{ADMIN}{LIFTED}{cluster}[rooms]\n{rooms}\n")
+    format!(
+        "[server]\nshards = 2\ndrain = \"100ms\"\n{PLAIN}{SECRET_AUTH}{ROOMS}{ADMIN}{LIFTED}{cluster}[rooms]\n{rooms}\n"
+    )
 }
 
 /// A node of this name.
