@@ -5,6 +5,7 @@ import pathlib
 import statistics
 import tempfile
 
+import replay
 from servers import Failed, Process, find, free_ports
 from table import Table, having, parts
 
@@ -13,6 +14,8 @@ LOAD_SECS_MAX = 300
 DELIVERIES = 300_000  # of a fan-out, whatever the number of members
 BATCH = 10  # messages that are sent at once where that is said
 ROOMS, ROOM_MEMBERS, ROOM_MESSAGES = 1_000, 2, 20  # one member of each room on each node
+REPLAYED = 50_000  # calls
+REPLAYS = [f"publishes to {n} nodes replayed" for n in (0, 2, 20)] + ["checks replayed", "syncs replayed"]
 CORE_US = 1_000_000  # of CPU time that one core has in a second
 
 
@@ -35,17 +38,21 @@ class Nodes:
 
 
 @contextlib.contextmanager
+def redis():
+    """A Redis that keeps nothing on disk: its process and its port."""
+    (port,) = free_ports(1)
+    command = [find("redis-server"), "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    with Process("redis-server", command) as process:
+        process.wait_for(port)
+        yield process, port
+
+
+@contextlib.contextmanager
 def nodes(bench, count):
-    """Gateways with a shard each and the address of each; where there are several they share a Redis that keeps nothing
-    on disk."""
+    """Gateways with a shard each and the address of each; where there are several they share a Redis."""
     with contextlib.ExitStack() as stack:
         place = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nodes-", dir=bench.folder)))
-        redis_port = None
-        if count > 1:
-            (redis_port,) = free_ports(1)
-            command = [find("redis-server"), "--port", redis_port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-            redis = stack.enter_context(Process("redis-server", command))
-            redis.wait_for(redis_port)
+        redis_port = stack.enter_context(redis())[1] if count > 1 else None
         processes, urls = [], []
         for number in range(count):
             plain, tls, admin, backend = free_ports(4)
@@ -100,6 +107,13 @@ def latency(quick):
 def publish(quick):
     def measure(bench, contender, _):
         rooms = ROOMS // (10 if quick else 1)
+        variant = parts(contender)[1]
+        if variant.endswith("replayed"):
+            script = {"checks": "check", "syncs": "sync"}.get(variant.split()[0], "publish")
+            subscribed = int(variant.split()[-3]) if script == "publish" else 0
+            with redis() as (process, port):
+                found = replay.run(port, process.pid, script, subscribed, rooms, REPLAYED // (10 if quick else 1))
+            return found["redis_cpu_us"], found
         with nodes(bench, 2) as (servers, urls):
             arguments = ["-c", rooms * ROOM_MEMBERS, "--members", ROOM_MEMBERS, "-m", ROOM_MESSAGES]
             found = load(bench, "grid", servers, urls, *arguments)
@@ -123,8 +137,8 @@ def tables(bench, quick):
               "µs, p50", ["alone", "two nodes, both on one", "two nodes, one on the other"], "alone", latency(quick),
               ("µs, p99", "p99_us", 0)),
         table("cluster-publish", f"{ROOMS // (10 if quick else 1):,} rooms with a member on each of two nodes, all publish",
-              "Redis' CPU µs per publish", ["two nodes"], None, publish(quick),
-              ("publishes per second", "publishes_per_s", 0)),
+              "Redis' CPU µs per call", ["two nodes", *REPLAYS], None, publish(quick),
+              ("calls per second", "publishes_per_s", 0)),
     ]  # fmt: skip
 
 
@@ -133,22 +147,22 @@ def notes(table):
     if table.name not in ("cluster-fanout", "cluster-publish"):
         return
     for contender, founds in table.found.items():
-        if not founds or "redis_cpu_us" not in founds[0]:
+        if not founds or "redis_busy" not in founds[0]:
             continue
 
         def median(key):
             return statistics.median(found.get(key, 0) for found in founds)
 
         cpu_us, busy = median("redis_cpu_us"), median("redis_busy")
-        words = f"{parts(contender)[1]}: Redis has {cpu_us:.1f} µs of CPU time for a publish, is {busy:.0%} busy"
+        words = f"{parts(contender)[1]}: Redis has {cpu_us:.1f} µs of CPU time for each, is {busy:.0%} busy"
         if table.name == "cluster-publish":
-            words += f", and would take {CORE_US / cpu_us:,.0f} publishes per second with a whole core of its own"
+            words += f", and would take {CORE_US / cpu_us:,.0f} per second with a whole core of its own"
         yield words + "."
         yield ""
     if table.name == "cluster-publish":
         keys = sorted({key for founds in table.found.values() for found in founds for key in found})
         commands = [key for key in keys if key.startswith("redis_") and key not in ("redis_cpu_us", "redis_busy")]
-        every = [found for founds in table.found.values() for found in founds]
+        every = [found for founds in table.found.values() for found in founds if "redis_evalsha" in found]
         each = [f"{key.removeprefix('redis_')} {statistics.median(f.get(key, 0) for f in every):.3f}" for key in commands]
         yield "Commands per publish: " + ", ".join(each) + ". `evalsha` is what nodes send; the others are called by the script."
         yield ""

@@ -96,16 +96,25 @@ impl Run {
         Ok(())
     }
 
-    /// No node has grown beyond its bound since its life first came to rest.
-    pub async fn nothing_has_grown(&self) -> Verdict {
+    /// Resident KiB of the nodes that live: when their lives first came to rest, and now.
+    pub fn memory(&self) -> Vec<(String, u64, u64)> {
+        let mut memory = Vec::new();
         for node in &self.nodes {
-            let mut node = node.lock().await;
-            let (first, now) = node.memory_kib();
-            if now > first + GROWTH_MAX_KIB {
-                return Err(format!("{} has grown from {first} to {now} KiB", node.name()));
+            // A fault that was cut off may leave it dead.
+            if let Some(mut node) = node.try_lock().ok().filter(|node| node.lives()) {
+                let (first, now) = node.memory_kib();
+                memory.push((node.name().to_owned(), first, now));
             }
         }
-        Ok(())
+        memory
+    }
+
+    /// No node has grown beyond its bound since its life first came to rest.
+    pub fn nothing_has_grown(&self) -> Verdict {
+        match self.memory().into_iter().find(|(_, first, now)| *now > first + GROWTH_MAX_KIB) {
+            Some((node, first, now)) => Err(format!("{node} has grown from {first} to {now} KiB")),
+            None => Ok(()),
+        }
     }
 
     /// All have left, and nodes hold nothing of them.

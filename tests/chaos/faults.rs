@@ -126,7 +126,7 @@ impl Faults {
     /// others look who is left.
     pub async fn happen(&mut self, until: Instant) {
         self.happen_at_random(until).await;
-        let node = self.dice.below(self.nodes.len());
+        let node = 1 + self.dice.below(self.nodes.len() - 1);
         let node = self.nodes[node].clone().lock_owned().await;
         node_fails(NodeKilled, node, &mut self.dice, &self.court).await;
     }
@@ -152,12 +152,13 @@ impl Faults {
         }
     }
 
-    /// What the fault needs; `None` where that is being mended, or where no node would be left.
+    /// What the fault needs; `None` where that is being mended.
     fn take(&mut self, fault: Fault) -> Option<Taken> {
         match fault {
+            // The first node lives as long as the run: what grows with that is seen in it.
             NodeKilled | NodeStopped => {
-                let mut free: Vec<_> = self.nodes.iter().filter_map(|n| n.clone().try_lock_owned().ok()).collect();
-                (free.len() > 1).then(|| Taken::Node(free.swap_remove(self.dice.below(free.len()))))
+                let node = 1 + self.dice.below(self.nodes.len() - 1);
+                self.nodes[node].clone().try_lock_owned().ok().map(Taken::Node)
             }
             LinkCut | LinkRefused | LinkHeld => {
                 let node = self.dice.below(self.nodes.len());

@@ -22,6 +22,7 @@ impl Position {
 }
 
 /// A room, and how many messages its history keeps.
+#[derive(Clone)]
 pub struct RoomRules {
     pub name: String,
     pub history: u64,
@@ -116,14 +117,14 @@ impl Ledger {
         self.place(number, at)
     }
 
-    /// A sender was told the place of its message.
-    pub fn acknowledged(&mut self, number: usize, at: &Position, duplicate: bool) -> Verdict {
+    /// A sender was told the place of its message; whether that is the first time.
+    pub fn acknowledged(&mut self, number: usize, at: &Position, duplicate: bool) -> Verdict<bool> {
         let message = &mut self.messages[number];
-        message.acknowledged = true;
+        let first = !std::mem::replace(&mut message.acknowledged, true);
         if duplicate && message.sent < 2 {
             return Err(format!("{} was sent once, and is told to be a duplicate", message.id));
         }
-        self.place(number, at)
+        self.place(number, at).map(|()| first)
     }
 
     fn place(&mut self, number: usize, at: &Position) -> Verdict {

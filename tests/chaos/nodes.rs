@@ -94,6 +94,10 @@ impl Node {
         self.gateway.as_ref().expect("a node that lives")
     }
 
+    pub fn lives(&self) -> bool {
+        self.gateway.is_some()
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }

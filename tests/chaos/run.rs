@@ -93,7 +93,7 @@ impl Run {
         }
         self.comes_to_rest(by + RIGHT_WITHIN).await?;
         self.court.count("rests");
-        self.nothing_has_grown().await
+        self.nothing_has_grown()
     }
 
     async fn comes_to_rest(&self, by: Instant) -> Verdict {
@@ -130,6 +130,9 @@ impl Run {
             eprintln!("| {what:32} | {count:>9} |");
         }
         eprintln!("| {:32} | {:>7.1} s |", "longest without a publish", longest.as_secs_f64());
+        for (node, first, now) in self.memory() {
+            eprintln!("| {:32} | {first:>5} to {now} KiB |", format!("memory of {node}"));
+        }
         if let Err(wrong) = verdict {
             let folder = self.keep_logs().await;
             panic!("{wrong}\nchaos FAILED: {}\nlogs of nodes and clients: {}", self.about, folder.display());
@@ -203,7 +206,8 @@ async fn with_redis(what: &str, store: Store) {
     let faults = Faults::new(run.court.clone(), run.nodes.clone(), store.clone(), proxies, Dice::new(seed ^ 0xfa17));
     let mut verdict = rounds(&mut run, Some(faults), seconds, ROUND).await;
     if verdict.is_ok() {
-        verdict = everything_expires(&*store.lock().await, &run.court.ledger().rooms).await;
+        let rooms = run.court.ledger().rooms.clone();
+        verdict = everything_expires(&*store.lock().await, &rooms).await;
     }
     run.conclude(verdict).await;
 }

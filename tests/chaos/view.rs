@@ -227,6 +227,9 @@ impl View {
                 let (message, at) = self.dice.pick(self.done.make_contiguous())?;
                 let known = at.elapsed() < REMEMBERED_FOR;
                 if known && self.seats.get(&ledger.message(message).room).is_some_and(|s| s.joined && s.wanted) {
+                    // Where Redis was emptied it gets another place, perhaps before its answer is lost.
+                    let id = ledger.message(message).id.clone();
+                    self.open.entry(id).or_insert(Open { message, again: None });
                     self.publish(message, &mut ledger);
                 }
             }
@@ -355,8 +358,8 @@ impl View {
         if ledger.message(message).id != payload["message_id"] {
             return Err("the answer to another message".into());
         }
-        ledger.acknowledged(message, &Position::of(payload)?, duplicate)?;
-        if self.open.remove(&ledger.message(message).id).is_some() {
+        let first = ledger.acknowledged(message, &Position::of(payload)?, duplicate)?;
+        if self.open.remove(&ledger.message(message).id).is_some() && first {
             if self.done.len() == REMEMBERED {
                 self.done.pop_front();
             }
