@@ -4,7 +4,7 @@
 //! relaxed load. A ban is written to the [`Store`] first, and comes into memory from the store's thread when it is on
 //! the disk: so memory follows the order of the commits, also where two write about one client at once, or where one
 //! who asked does not wait for the answer. Bans of namespaces that the configuration does not know stay in the store
-//! until they end, and count there. Where there are several nodes, Redis is the store ([`redis`]).
+//! until they end, and count there. Where there are several nodes, Redis is the store (`redis`).
 mod redis;
 mod table;
 #[cfg(test)]

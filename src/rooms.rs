@@ -168,13 +168,6 @@ impl Shared {
         }
     }
 
-    /// Another node tells what a client has said of itself: its sessions here know it from now on.
-    pub fn learns(&self, namespace: Namespace, client: &Arc<str>, said: Said) {
-        if let Some(said) = self.statuses.learn(namespace, client, said, tokio::time::Instant::now()) {
-            self.tell_status(namespace, client, &said);
-        }
-    }
-
     /// Forgets what is of no use any more. Called now and then.
     pub fn sweep(&self) {
         self.statuses.sweep(tokio::time::Instant::now());

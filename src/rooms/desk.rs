@@ -2,7 +2,7 @@
 //!
 //! A call is posted to the home of a room, or to every shard, and answered once. A shard that has ended answers
 //! nothing; its part of an answer is then missing. What is asked of sessions and memberships is asked of every node
-//! ([`peers`]); what is asked of a room's order, of this one alone: it comes from the broker.
+//! (`peers`); what is asked of a room's order, of this one alone: it comes from the broker.
 mod peers;
 
 use super::Shared;

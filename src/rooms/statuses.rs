@@ -112,11 +112,9 @@ impl Statuses {
         let full = table.clients.len() >= CLIENTS_MAX;
         let (key, said) = ((namespace, client.clone()), Arc::new(said));
         if let Some(slot) = table.clients.get_mut(&key) {
-            // Somebody remembers it: so does this node, for a while.
+            // Some node may have sessions of it.
             slot.idle_since = None;
             if slot.said >= said {
-                // Some node may have sessions of it.
-                slot.idle_since = None;
                 return None;
             }
             // What waits to be told stays where it is newer still.

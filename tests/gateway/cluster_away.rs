@@ -146,3 +146,29 @@ async fn a_redis_that_is_emptied_while_it_runs_begins_a_new_epoch() {
     send_until_taken(&mut right, "a", "3", json!(3)).await;
     assert_eq!(chat(&mut left).await, (2, json!(3)));
 }
+
+#[tokio::test]
+async fn a_redis_whose_memory_is_full_refuses_and_forgets_nothing() {
+    let Some(redis) = Redis::start().await else { return };
+    let nodes = nodes::<2>(&[&redis.url()], "").await;
+    let (mut left, mut right, place) = two_members(&nodes).await;
+    let unnamed = async |client: &mut Client| {
+        client.json(json!({"type": "message", "payload": {"room_id": "a", "message": "x"}})).await;
+        client.skip_to("error").await["payload"].clone()
+    };
+    for n in 1..=5 {
+        left.publish("a", json!(n)).await;
+    }
+    redis.ask(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    assert_eq!(unnamed(&mut left).await["code"], 4000);
+    let refused = send_named(&mut right, "a", "named", json!("x")).await;
+    assert_eq!(refused["payload"]["code"], 4000, "{refused}");
+    redis.ask(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    let sent = send_until_taken(&mut right, "a", "named", json!("x")).await;
+    assert_eq!(sent["position"], json!({"epoch": place["epoch"], "offset": 6}), "{sent}");
+    let mut late = session_on(&nodes[1], "late").await;
+    assert_eq!(join_since(&mut late, "a", &place).await["recovered"], true);
+    for n in 1..=5 {
+        assert_eq!(chat(&mut late).await, (n, json!(n)));
+    }
+}

@@ -75,6 +75,12 @@ impl Masters {
         self.all.iter().all(|(_, master)| matches!(master.state, State::Ready(_)))
     }
 
+    /// Whether the master that a slot has by the map is being connected to.
+    pub fn is_entering(&self, slot: u16) -> bool {
+        let mut entering = self.all.iter().filter(|(_, master)| matches!(master.state, State::Entering(_)));
+        entering.any(|(_, master)| master.slots.contains(slot))
+    }
+
     /// How many calls of a slot are on their way, to whichever master.
     pub fn on_their_way(&self, slot: u16) -> usize {
         self.connections()

@@ -154,6 +154,11 @@ impl Link {
         for slot in slots {
             let Some(resting) = self.resting.get_mut(slot) else { continue };
             let (is_over, overtakes) = (resting.is_over(now), resting.on_their_way > 0);
+            // The master of before would only refuse again what another is to get.
+            let is_sought = self.seeking.is_some() || self.seek_at.is_some();
+            if !is_over && (is_sought && self.cluster || self.masters.is_entering(slot)) {
+                continue;
+            }
             match self.masters.connection(slot) {
                 Some(connection) if !overtakes => {
                     let calls = self.resting.end(slot).map(|slot| slot.calls).unwrap_or_default();

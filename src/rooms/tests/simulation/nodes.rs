@@ -104,7 +104,10 @@ impl Sim {
 
 impl House {
     fn learns(&self, namespace: Namespace, client: &Arc<str>, said: Said) {
-        self.shards[0].shared.learns(namespace, client, said);
+        let shared = &self.shards[0].shared;
+        if let Some(said) = shared.statuses.learn(namespace, client, said, Instant::now()) {
+            shared.post_status(namespace, client, &said);
+        }
     }
 }
 

@@ -25,7 +25,10 @@ if bounds.messages == 0 then
 else
   if c.first == c.offset then c.first_at, c.before = c.at, c.total end
   local entry = {'XADD', KEYS[2], c.offset .. '-0', 't', c.at, 'c', c.total, 'p', body}
-  if type(redis.pcall(unpack(entry))) == 'table' then
+  local failed = redis.pcall(unpack(entry))
+  if type(failed) == 'table' then
+    -- Such as a memory that is full: nothing was written.
+    if not (string.find(failed.err, 'equal or smaller') or string.find(failed.err, '^WRONGTYPE')) then return failed end
     -- The stream is not that of this count.
     redis.call('DEL', KEYS[2])
     redis.call(unpack(entry))
