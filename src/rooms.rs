@@ -191,12 +191,7 @@ impl Rooms {
                 Box::new(Memory::new(shared.rules.duplicates, durable))
             }
         };
-        let clustered = shared.cluster.is_some();
-        let rooms = Self::with_broker(shared, shard, broker);
-        if clustered {
-            rooms.home.borrow_mut().listen_to_everyone();
-        }
-        rooms
+        Self::with_broker(shared, shard, broker)
     }
 
     /// As [`new`](Self::new), with another broker.

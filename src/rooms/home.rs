@@ -16,7 +16,7 @@ use super::protocol::push;
 use super::room::{Change, Room, Waiting};
 use super::schedule::Schedule;
 use crate::close::Code;
-use crate::config::{Namespace, Rules};
+use crate::config::Rules;
 use crate::shard::Shard;
 use elsewhere::Elsewhere;
 use reading::Reading;
@@ -163,18 +163,6 @@ impl Home {
                 }
                 self.broker.open(key, rules);
                 Ok(place.insert(Room::new(self.shared.post.shards(), rules.clone())))
-            }
-        }
-    }
-
-    /// Opens the rooms of everyone whose home this is: other nodes may say something there.
-    pub(super) fn listen_to_everyone(&mut self) {
-        for index in 0..self.shared.namespaces.len() {
-            let Ok(index) = u16::try_from(index) else { return };
-            let everyone = RoomKey::everyone(Namespace { index });
-            if self.shared.home_of(&everyone) == self.shard.index {
-                // Nothing refuses it.
-                let _: Result<_, Refused> = self.enter(&everyone, true);
             }
         }
     }

@@ -22,6 +22,7 @@ impl Position {
 }
 
 /// A room, and how many messages its history keeps.
+#[derive(Clone)]
 pub struct RoomRules {
     pub name: String,
     pub history: u64,

@@ -206,7 +206,8 @@ async fn with_redis(what: &str, store: Store) {
     let faults = Faults::new(run.court.clone(), run.nodes.clone(), store.clone(), proxies, Dice::new(seed ^ 0xfa17));
     let mut verdict = rounds(&mut run, Some(faults), seconds, ROUND).await;
     if verdict.is_ok() {
-        verdict = everything_expires(&*store.lock().await, &run.court.ledger().rooms).await;
+        let rooms = run.court.ledger().rooms.clone();
+        verdict = everything_expires(&*store.lock().await, &rooms).await;
     }
     run.conclude(verdict).await;
 }

@@ -9,10 +9,7 @@ use serde_json::{Value, json};
 /// Whether this client is let in by the node.
 async fn is_let_in(node: &Gateway, client: &str) -> bool {
     let mut session = node.open_as("/ws", &good(client)).await;
-    match session.next().await {
-        Some(tokio_tungstenite::tungstenite::Message::Text(_)) => true,
-        _ => false,
-    }
+    matches!(session.next().await, Some(tokio_tungstenite::tungstenite::Message::Text(_)))
 }
 
 async fn is_kept_out(node: &Gateway, client: &str) {
