@@ -11,7 +11,7 @@ use std::sync::MutexGuard;
 
 /// By how much the memory of a node may grow between two times of rest, in KiB: allocators and kept connections, but not
 /// what a run of minutes would leave.
-const GROWTH_MAX_KIB: u64 = 64 * 1024;
+const GROWTH_MAX_KIB: u64 = 24 * 1024;
 
 fn lock(view: &Seen) -> MutexGuard<'_, View> {
     view.lock().unwrap()

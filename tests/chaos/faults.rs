@@ -176,7 +176,11 @@ async fn happen(fault: Fault, taken: Taken, mut dice: Dice, court: Arc<Court>) {
     match taken {
         Taken::Node(node) => node_fails(fault, node, &mut dice, &court).await,
         Taken::Link(_node, proxy) => link_fails(fault, &proxy, &mut dice, &court).await,
-        Taken::Store(store) => store_fails(fault, store, &mut dice, &court).await,
+        Taken::Store(mut store) => {
+            store_fails(fault, &mut store, &mut dice, &court).await;
+            // What happens to Redis next finds nodes that have come back to it.
+            lasts(&mut dice, 1500, 3500).await;
+        }
     }
 }
 
@@ -218,7 +222,7 @@ async fn link_fails(fault: Fault, proxy: &TcpProxy, dice: &mut Dice, court: &Cou
     proxy.open();
 }
 
-async fn store_fails(fault: Fault, mut store: OwnedMutexGuard<Store>, dice: &mut Dice, court: &Court) {
+async fn store_fails(fault: Fault, store: &mut Store, dice: &mut Dice, court: &Court) {
     let one = dice.below(store.servers().len());
     match fault {
         RedisPaused => {
@@ -226,7 +230,7 @@ async fn store_fails(fault: Fault, mut store: OwnedMutexGuard<Store>, dice: &mut
             store.servers()[one].pause();
             lasts(dice, 200, 4500).await;
             store.servers()[one].resume();
-            if let Store::Cluster(cluster) = &*store {
+            if let Store::Cluster(cluster) = store {
                 cluster.is_whole().await;
             }
         }
@@ -247,7 +251,7 @@ async fn store_fails(fault: Fault, mut store: OwnedMutexGuard<Store>, dice: &mut
             }
         }
         SlotMoved => {
-            let Store::Cluster(cluster) = &*store else { return };
+            let Store::Cluster(cluster) = store else { return };
             court.count("fault: slot moved");
             let room = dice.below(court.ledger().rooms.len());
             let key = format!("chaos:{{default/{}}}", court.ledger().rooms[room].name);
@@ -266,7 +270,7 @@ async fn store_fails(fault: Fault, mut store: OwnedMutexGuard<Store>, dice: &mut
             redis.stop();
             lasts(dice, 0, 2500).await;
             redis.restart().await;
-            if let Store::Cluster(cluster) = &*store {
+            if let Store::Cluster(cluster) = store {
                 cluster.is_whole().await;
             }
         }
