@@ -50,7 +50,6 @@ fn keys_of_later_features_are_refused_and_not_ignored() {
     for (key, config) in [
         ("systemd", listener("systemd:https", "") + OPEN + ECHO),
         ("acme", TLS.replace("generate = true", "acme = { cache = \"cache\" }") + OPEN + ECHO),
-        ("redis", format!("{PLAIN}{OPEN}{ECHO}[cluster]\nredis = \"redis://127.0.0.1:6379\"\n")),
     ] {
         let folder = Folder::new();
         folder.write("gateway.toml", config);
