@@ -115,7 +115,8 @@ impl Connection {
         if self.awaited.is_empty() {
             self.quiet = 0;
         }
-        if self.awaited.len() >= AWAITED_MAX {
+        // Nothing overtakes what waits, also where an answer has made room for it.
+        if self.awaited.len() >= AWAITED_MAX || !self.queue.is_empty() {
             self.queue.push_back((awaited, bytes));
         } else {
             self.awaited.push_back(awaited);

@@ -222,6 +222,27 @@ async fn no_more_than_so_many_calls_are_on_their_way() {
     }
 }
 
+/// An answer is told before what waits is sent: a call that is made then has the others before it.
+#[tokio::test]
+async fn a_call_overtakes_none_that_waits() {
+    let mut fake = Fake::start(1).await;
+    let mut link = fake.link();
+    up(&mut link).await;
+    for ticket in 1..=257 {
+        link.call(ticket, say(ticket));
+    }
+    let (_, first) = fake.next(0, &mut link).await;
+    first.send("+1\r\n".into()).unwrap();
+    assert_eq!(answer(&mut link, 1).await, Ok(Reply::Text("1".into())));
+    link.call(258, say(258));
+    let mut asked = Vec::new();
+    for wanted in 2..=257 {
+        let (word, answering) = fake.next(0, &mut link).await;
+        assert_eq!(word, wanted.to_string());
+        asked.push(answering);
+    }
+}
+
 #[tokio::test]
 async fn a_slot_that_does_not_arrive_is_refused_in_the_end() {
     let mut fake = Fake::start(1).await;
