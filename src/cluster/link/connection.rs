@@ -141,17 +141,23 @@ impl Connection {
         while self.written < self.out.len() {
             match Pin::new(&mut self.stream).poll_write(cx, &self.out[self.written..]) {
                 Poll::Ready(Ok(n)) if n > 0 => self.written += n,
-                Poll::Ready(Ok(_) | Err(_)) | Poll::Pending => return,
+                Poll::Ready(Ok(_) | Err(_)) | Poll::Pending => return self.forget_written(),
             }
         }
-        if self.written > 0 {
-            self.out.clear();
-            self.out.shrink_to(KEPT_BYTES);
-            self.written = 0;
-        }
+        self.forget_written();
         // TLS may hold what the socket did not take.
         if Pin::new(&mut self.stream).poll_flush(cx).is_ready() {
             self.flushing = false;
+        }
+    }
+
+    /// Not before it is half of what is gathered, so that no byte is moved often; but under a load that never lets all be
+    /// written, too.
+    fn forget_written(&mut self) {
+        if self.written > self.out.len() / 2 {
+            self.out.drain(..self.written);
+            self.out.shrink_to(KEPT_BYTES);
+            self.written = 0;
         }
     }
 
@@ -258,5 +264,62 @@ impl Connection {
             Awaited::Call(sent) => Some(sent),
             Awaited::Subscribed(_) | Awaited::Unsubscribed(_) | Awaited::Pong => None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::wire::Socket;
+    use std::future::poll_fn;
+    use std::task::ready;
+    use std::time::Duration;
+    use tokio::io::{AsyncRead, ReadBuf};
+    use tokio::net::{TcpListener, TcpSocket};
+    use tokio::time::timeout;
+
+    const PIECE: usize = 64 * 1024;
+
+    /// A connection whose socket takes little at once, and its other side.
+    async fn pair() -> (Connection, tokio::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_send_buffer_size(PIECE as u32).expect("a small buffer");
+        let stream = socket.connect(listener.local_addr().expect("an address")).await.expect("a connection");
+        let far = listener.accept().await.expect("a connection").0;
+        let talk = Talk { stream: Stream::Plain(Socket::Tcp(stream)), inbox: Inbox::default() };
+        (Connection::new(talk), far)
+    }
+
+    #[tokio::test]
+    async fn what_is_written_is_forgotten_under_constant_load() {
+        let (mut connection, mut far) = pair().await;
+        let call = |number| Sent { ticket: 0, slot: 0, length: PIECE, number, again: None, refused: None };
+        let mut calls = 0;
+        while connection.out.len() - connection.written < 8 * PIECE {
+            poll_fn(|cx| Poll::Ready(connection.send(call(calls), vec![b'x'; PIECE], false, cx))).await;
+            calls += 1;
+        }
+        let mut read = vec![0; PIECE];
+        for number in calls..AWAITED_MAX as u64 {
+            // There is always something that is not written.
+            let written = poll_fn(|cx| {
+                let mut buffer = ReadBuf::new(&mut read);
+                connection.flush(cx);
+                while connection.out.len() - connection.written >= 8 * PIECE {
+                    buffer.clear();
+                    ready!(Pin::new(&mut far).poll_read(cx, &mut buffer))?;
+                    connection.flush(cx);
+                }
+                Poll::Ready(io::Result::Ok(()))
+            });
+            timeout(Duration::from_secs(20), written).await.expect("in time").expect("what is written");
+            poll_fn(|cx| Poll::Ready(connection.send(call(number), vec![b'x'; PIECE], false, cx))).await;
+            let (gathered, room) = (connection.out.len(), connection.out.capacity());
+            assert!(
+                gathered <= 20 * PIECE && room <= 40 * PIECE,
+                "{gathered} bytes, room for {room} of {number} calls"
+            );
+        }
     }
 }
