@@ -22,6 +22,7 @@ const KEPT_BYTES: usize = 256 * 1024;
 const QUIET_BEATS: u8 = 2;
 /// Beats without an answer that is awaited after which the connection is given up: 3 s at least.
 const SILENT_BEATS: u8 = 7;
+const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
 /// A call that was sent, or waits to be sent again.
 #[derive(Debug)]
@@ -107,8 +108,13 @@ impl Connection {
         self.put(Awaited::Subscribed(slot), command);
     }
 
-    pub fn unsubscribe(&mut self, channel: &[u8], command: Vec<u8>) {
+    /// `checked`: slots may move. Then Redis may unsubscribe the channel by itself, which looks like the answer, and refuse
+    /// the command after that. So that no call is given this error as its answer, a PING stands between.
+    pub fn unsubscribe(&mut self, channel: &[u8], command: Vec<u8>, checked: bool) {
         self.put(Awaited::Unsubscribed(Bytes::copy_from_slice(channel)), command);
+        if checked {
+            self.put(Awaited::Pong, PING.to_vec());
+        }
     }
 
     fn put(&mut self, awaited: Awaited, bytes: Vec<u8>) {
@@ -206,13 +212,12 @@ impl Connection {
         match (self.awaited.pop_front(), answer) {
             (Some(Awaited::Call(sent)), answer) => Ok(Some(Heard::Answered(sent, answer))),
             (Some(Awaited::Subscribed(slot)), Err(error)) => Ok(Some(Heard::Unsubscribable(slot, error))),
-            (Some(Awaited::Pong), Ok(_)) => Ok(None),
+            (Some(Awaited::Pong), Ok(reply)) if reply.text() == Some("PONG") => Ok(None),
             // It was not subscribed there, and cannot be: the slot lies elsewhere.
             (Some(Awaited::Unsubscribed(_)), Err(_)) => Ok(None),
             (Some(Awaited::Pong), Err(error)) => Err(Fault::Refused(super::redis::said(&error))),
-            (Some(Awaited::Subscribed(_) | Awaited::Unsubscribed(_)) | None, Ok(_)) | (None, Err(_)) => {
-                Err(Fault::Wrong("an answer that nobody has asked for"))
-            }
+            (Some(Awaited::Subscribed(_) | Awaited::Unsubscribed(_) | Awaited::Pong) | None, Ok(_))
+            | (None, Err(_)) => Err(Fault::Wrong("an answer that nobody has asked for")),
         }
     }
 
@@ -237,7 +242,7 @@ impl Connection {
             return if silent { Err(Fault::Wrong("no answer for 3 s")) } else { Ok(()) };
         }
         if self.quiet >= QUIET_BEATS {
-            self.put(Awaited::Pong, b"*1\r\n$4\r\nPING\r\n".to_vec());
+            self.put(Awaited::Pong, PING.to_vec());
             self.flush(cx);
         }
         Ok(())
