@@ -2,7 +2,7 @@
 use super::redis::{Fault, Talk};
 use super::wire::{Frame, Inbox};
 use crate::cluster::script::Reply;
-use crate::outbox::wire::Stream;
+use crate::outbox::wire::{Socket, Stream};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::io;
@@ -262,8 +262,18 @@ impl Connection {
         self.awaited.is_empty()
     }
 
-    /// The calls that are on their way, whose answers will not come.
+    /// Gives the connection up. Returns the calls that are on their way, whose answers will not come.
     pub fn into_calls(self) -> impl Iterator<Item = Sent> {
+        let socket = match &self.stream {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(tls) => tls.get_ref().0,
+        };
+        // What the kernel has not sent yet would be carried out after what the next connection does.
+        if let Socket::Tcp(tcp) = socket
+            && let Err(error) = tcp.set_zero_linger()
+        {
+            tracing::debug!(target: "wsgate::cluster", %error, "a connection is not reset");
+        }
         let waiting = self.queue.into_iter().map(|(awaited, _)| awaited);
         self.awaited.into_iter().chain(waiting).filter_map(|awaited| match awaited {
             Awaited::Call(sent) => Some(sent),
@@ -275,7 +285,6 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outbox::wire::Socket;
     use std::future::poll_fn;
     use std::task::ready;
     use std::time::Duration;

@@ -177,3 +177,43 @@ async fn a_server_that_speaks_nonsense_is_left() {
     let text = metrics.encode();
     assert!(text.contains("wsgate_redis_reconnects_total 7\n") && text.contains("wsgate_redis_connected 0\n"));
 }
+
+/// What was on its way over a connection that is given up does not arrive after what the next one brings.
+#[tokio::test]
+async fn a_connection_that_is_given_up_is_reset() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut config = config(&[]);
+    config.servers.push(config::RedisServer { host: "127.0.0.1".into(), port });
+    let mut link = link(&config).0;
+    let (given_up, was_given_up) = tokio::sync::oneshot::channel();
+    let server = tokio::spawn(async move {
+        // It is sought first.
+        let sought = tokio::spawn(say(listener.accept().await.unwrap().0, b""));
+        let (mut stream, _) = listener.accept().await.unwrap();
+        sought.abort();
+        let mut asked = Vec::new();
+        for answer in [
+            "%2\r\n+mode\r\n+standalone\r\n+role\r\n+master\r\n".to_owned(),
+            "+OK\r\n".to_owned(),
+            format!("+{}\r\n", COUNT.sha()),
+            format!("+{}\r\n", TELL.sha()),
+        ] {
+            assert_ne!(stream.read_buf(&mut asked).await.unwrap(), 0);
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+        // There are calls, of which only the first byte is read.
+        stream.read_u8().await.unwrap();
+        stream.write_all(b"garbage\r\n").await.unwrap();
+        was_given_up.await.unwrap();
+        stream.read_to_end(&mut asked).await.map_err(|error| error.kind())
+    });
+    up(&mut link).await;
+    let large = vec![b'x'; 32 << 20];
+    link.call(1, Call::command(b"k", &[b"SET", b"k", &large]));
+    link.call(2, count("k"));
+    assert_eq!(answer(&mut link, 1).await, Err(Trouble::Away));
+    given_up.send(()).unwrap();
+    let read = timeout(DEADLINE, server).await.unwrap().unwrap();
+    assert_eq!(read, Err(std::io::ErrorKind::ConnectionReset));
+}
