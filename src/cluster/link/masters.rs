@@ -70,6 +70,11 @@ impl Masters {
         self.owner(slot).is_some_and(|place| self.is_ready(place as u16))
     }
 
+    /// Whether every slot has a master by the map.
+    pub fn cover_all(&self) -> bool {
+        !self.owners.contains(&NOWHERE)
+    }
+
     /// Whether all masters that are known are reached.
     pub fn are_reached(&self) -> bool {
         self.all.iter().all(|(_, master)| matches!(master.state, State::Ready(_)))

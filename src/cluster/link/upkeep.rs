@@ -50,6 +50,10 @@ impl Link {
         }
         self.await_astray();
         self.forget_idle();
+        // A cluster may serve the others meanwhile (`cluster-require-full-coverage no`), and nothing tells when it has all.
+        if !self.masters.cover_all() {
+            self.seek_later();
+        }
     }
 
     /// Slots that have another master now rest until what is on its way to the one before is answered.
@@ -155,7 +159,7 @@ impl Link {
             let Some(resting) = self.resting.get_mut(slot) else { continue };
             let (is_over, overtakes) = (resting.is_over(now), resting.on_their_way > 0);
             // The master of before would only refuse again what another is to get.
-            let is_sought = self.seeking.is_some() || self.seek_at.is_some();
+            let is_sought = self.seeking.is_some() || self.seek_at.is_some_and(|at| at <= now + REST);
             if !is_over && (is_sought && self.cluster || self.masters.is_entering(slot)) {
                 continue;
             }

@@ -1,5 +1,6 @@
 //! Servers of a cluster that answer when and as the test says.
 use super::*;
+use std::sync::atomic::{AtomicU16, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
@@ -11,6 +12,8 @@ type Asked = (String, oneshot::Sender<String>);
 struct Fake {
     ports: Vec<u16>,
     owner: Arc<std::sync::Mutex<u16>>,
+    /// The last slot that anybody has.
+    last: Arc<AtomicU16>,
     /// By server.
     asked: Vec<mpsc::Receiver<Asked>>,
 }
@@ -23,17 +26,18 @@ impl Fake {
         }
         let ports: Vec<u16> = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
         let owner = Arc::new(std::sync::Mutex::new(ports[0]));
+        let last = Arc::new(AtomicU16::new(16_383));
         let asked = listeners.into_iter().map(|listener| {
             let (tell, asked) = mpsc::channel(1024);
-            let owner = owner.clone();
+            let (owner, last) = (owner.clone(), last.clone());
             tokio::spawn(async move {
                 while let Ok((stream, _)) = listener.accept().await {
-                    tokio::spawn(serve(stream, owner.clone(), tell.clone()));
+                    tokio::spawn(serve(stream, owner.clone(), last.clone(), tell.clone()));
                 }
             });
             asked
         });
-        Fake { asked: asked.collect(), ports, owner }
+        Fake { asked: asked.collect(), ports, owner, last }
     }
 
     fn link(&self) -> Link {
@@ -56,7 +60,7 @@ impl Fake {
     }
 }
 
-async fn serve(stream: TcpStream, owner: Arc<std::sync::Mutex<u16>>, tell: mpsc::Sender<Asked>) {
+async fn serve(stream: TcpStream, owner: Arc<std::sync::Mutex<u16>>, last: Arc<AtomicU16>, tell: mpsc::Sender<Asked>) {
     let (mut input, mut output) = stream.into_split();
     let (later, mut answers) = mpsc::channel::<oneshot::Receiver<String>>(1024);
     tokio::spawn(async move {
@@ -72,7 +76,7 @@ async fn serve(stream: TcpStream, owner: Arc<std::sync::Mutex<u16>>, tell: mpsc:
             let (answer, answered) = oneshot::channel();
             let _ = later.send(answered).await;
             let port = *owner.lock().unwrap();
-            match at_once(&words, port) {
+            match at_once(&words, port, last.load(Ordering::Relaxed)) {
                 Some(said) => answer.send(said).unwrap(),
                 None => {
                     let _ = tell.send((words.last().unwrap().clone(), answer)).await;
@@ -86,13 +90,13 @@ async fn serve(stream: TcpStream, owner: Arc<std::sync::Mutex<u16>>, tell: mpsc:
 }
 
 /// What is answered without the test.
-fn at_once(words: &[String], owner: u16) -> Option<String> {
+fn at_once(words: &[String], owner: u16, last: u16) -> Option<String> {
     Some(match (words[0].as_str(), words.get(1).map(String::as_str)) {
         ("HELLO", _) => "%2\r\n+mode\r\n+cluster\r\n+role\r\n+master\r\n".to_owned(),
         ("CLIENT", _) => "+OK\r\n".to_owned(),
         ("PING", _) => "+PONG\r\n".to_owned(),
         ("CLUSTER", Some("INFO")) => "+cluster_state:ok\r\n".to_owned(),
-        ("CLUSTER", _) => format!("*1\r\n*3\r\n:0\r\n:16383\r\n*3\r\n+127.0.0.1\r\n:{owner}\r\n+id\r\n"),
+        ("CLUSTER", _) => format!("*1\r\n*3\r\n:0\r\n:{last}\r\n*3\r\n+127.0.0.1\r\n:{owner}\r\n+id\r\n"),
         ("SCRIPT", _) => {
             let script = SCRIPTS.iter().find(|script| script.source == words[2]).unwrap();
             format!("+{}\r\n", script.sha())
@@ -195,6 +199,18 @@ async fn what_redis_unsubscribes_by_itself_is_to_be_subscribed_anew() {
     // It is no answer.
     assert_eq!(answer(&mut link, 1).await, Ok(Reply::Text("1".into())));
     assert_eq!(up(&mut link).await, Slots(vec![(slot_of(b"c"), slot_of(b"c"))]));
+}
+
+/// As in a cluster that does not require full coverage, with one master dead.
+#[tokio::test]
+async fn slots_that_nobody_has_are_sought_until_somebody_has_them() {
+    let fake = Fake::start(1).await;
+    fake.last.store(8191, Ordering::Relaxed);
+    let mut link = fake.link();
+    assert_eq!(up(&mut link).await, Slots(vec![(0, 8191)]));
+    assert!(!link.reaches(8192));
+    fake.last.store(16_383, Ordering::Relaxed);
+    assert_eq!(up(&mut link).await, Slots(vec![(8192, 16_383)]));
 }
 
 /// A slot moves while its channel is unsubscribed: Redis does so by itself, then refuses what it was asked.
