@@ -76,11 +76,12 @@ impl Redis {
         shard.map_or_else(|| self.metrics.elsewhere(), |shard| self.metrics.shard(shard))
     }
 
-    /// Connects to a server, and makes itself known there. Has no time of its own.
+    /// Connects to a server, and makes itself known there. Has no time of its own. `sentinel`: it is asked as a Sentinel:
+    /// those have users of their own, mostly none, so that one which refuses ours is greeted without it.
     ///
     /// # Errors
     /// [`Fault`].
-    pub(super) async fn greet(&self, server: &RedisServer) -> Result<(Talk, Greeting), Fault> {
+    pub(super) async fn greet(&self, server: &RedisServer, sentinel: bool) -> Result<(Talk, Greeting), Fault> {
         let mut talk = self.dial(server).await?;
         let mut words: Vec<&[u8]> = vec![b"HELLO", b"3"];
         if let Some(password) = &self.password {
@@ -88,10 +89,7 @@ impl Redis {
             words.extend([b"AUTH", user.as_bytes(), password.expose()]);
         }
         let answer = match talk.ask(&words).await {
-            // Sentinels have users of their own, mostly none.
-            Err(Fault::Refused(_)) if self.sentinel_master.is_some() && self.password.is_some() => {
-                talk.ask(&words[..2]).await?
-            }
+            Err(Fault::Refused(_)) if sentinel && self.password.is_some() => talk.ask(&words[..2]).await?,
             answer => answer?,
         };
         let greeting = Greeting::read(&answer).ok_or(Fault::Wrong("HELLO was answered with something else"))?;
@@ -134,7 +132,7 @@ impl Redis {
     /// # Errors
     /// [`Fault`]; also where it is no master, or a part of a cluster that is down.
     pub(super) async fn enter(&self, server: &RedisServer, scripts: &[&Script]) -> Result<Talk, Fault> {
-        let (mut talk, greeting) = self.greet(server).await?;
+        let (mut talk, greeting) = self.greet(server, false).await?;
         match greeting {
             Greeting::Master => {}
             Greeting::Cluster { replica: false } => talk.expect_cluster_up().await?,

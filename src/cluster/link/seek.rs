@@ -48,7 +48,7 @@ pub async fn seek(redis: Arc<Redis>, servers: Vec<RedisServer>) -> Result<Found,
 }
 
 async fn ask(redis: &Redis, server: &RedisServer) -> Result<Found, Fault> {
-    let (mut talk, greeting) = redis.greet(server).await?;
+    let (mut talk, greeting) = redis.greet(server, redis.sentinel_master.is_some()).await?;
     match greeting {
         Greeting::Master if redis.sentinel_master.is_some() => {
             Err(Fault::Wrong("it is no Sentinel, and the URL names a master that Sentinels are asked for"))
@@ -80,7 +80,7 @@ async fn named(redis: &Redis, sentinel: &mut Talk) -> Result<Found, Fault> {
         Some(_) | None => return Err(Fault::Wrong("the Sentinel knows no master of this name")),
     };
     let server = server.ok_or(Fault::Wrong("the Sentinel names no address"))?;
-    match redis.greet(&server).await?.1 {
+    match redis.greet(&server, false).await?.1 {
         Greeting::Master => Ok(one(server)),
         Greeting::Replica | Greeting::Cluster { .. } | Greeting::Sentinel => {
             Err(Fault::Wrong("what the Sentinel names is no master yet"))

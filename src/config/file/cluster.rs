@@ -13,6 +13,7 @@ const REDIS_HELP: &str = "write it as in redis = \"redis://127.0.0.1:6379\"";
 const SERVERS_MAX: usize = 16;
 const URL_BYTES_MAX: usize = 1024;
 const NAME_BYTES_MAX: usize = 64;
+const PASSWORD_KEYS: [&str; 2] = ["redis_password_env", "redis_password_file"];
 const REDIS_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26_379;
 
@@ -47,6 +48,15 @@ pub(super) fn read(table: &Table, world: &World) -> Option<Cluster> {
         entry.path(&world.folder)
     });
     let password = password(table, world, redis.as_ref().filter(|_| rest.as_ref().is_some_and(Rest::has_password)));
+    if let (Some(redis), Some(rest)) = (&redis, &rest)
+        && rest.user.is_some()
+        && !rest.has_password()
+        && PASSWORD_KEYS.iter().all(|key| table.entry(key).is_none())
+    {
+        // Redis is told both or none: it would be the default user.
+        let help = "write it as in redis://user:password@host, or keep it in `redis_password_file`";
+        redis.complain(Complaint::new("the user of `redis` has no password").help(help));
+    }
     let prefix = table.checked("prefix", check_prefix, "wsgate").into();
     let node = table.checked("node", host::check_name, &own_name(world)).into();
     let shared_limits = table.flag("shared_limits", false);
@@ -72,7 +82,7 @@ impl Rest {
 
 /// The password of a variable or a file; notes a second one. `written` is `redis` where its URLs have one.
 fn password(table: &Table, world: &World, written: Option<&Entry>) -> Option<Secret> {
-    let others = ["redis_password_env", "redis_password_file"].into_iter().filter_map(|key| table.entry(key));
+    let others = PASSWORD_KEYS.into_iter().filter_map(|key| table.entry(key));
     let mut all = written.cloned().into_iter().chain(others);
     let first = all.next()?;
     for second in all {
@@ -262,7 +272,7 @@ mod tests {
         let pair = |user: Option<&str>, password: Option<&str>| (user.map(str::to_owned), password.map(str::to_owned));
         assert_eq!(read("redis://a"), pair(None, None));
         assert_eq!(read("redis://:hunter2@a"), pair(None, Some("hunter2")));
-        assert_eq!(read("redis://me@a"), pair(Some("me"), None));
+        assert_eq!(faults("redis = \"redis://me@a\""), ["the user of `redis` has no password"]);
         assert_eq!(read("redis://m%65:h%C3%BC:%40%2f%25@a"), pair(Some("me"), Some("hü:@/%")));
         let info =
             ["a:hunter2 x", "a:hunter2^", "a:hunter2/x", "a:%hunter2", "a:hunter2%4", "a:hunter2%+1", "%ff:hunter2"];

@@ -157,6 +157,14 @@ async fn the_master_that_sentinels_name_is_used() {
     assert_eq!(answer(&mut link, 2).await, Ok(Reply::Int(2)));
     assert_eq!(second.cli(&["GET", "k"]).await, "2");
 
+    // The Sentinel has no users, the master has; without a user it would let everybody in.
+    assert_eq!(second.cli(&["ACL", "SETUSER", "gate", "on", ">pass-word", "~*", "&*", "+@all"]).await, "OK");
+    secure(&mut named, "gate", "wrong-word");
+    fault(&mut super::link(&named).0, "WRONGPASS").await;
+    secure(&mut named, "gate", "pass-word");
+    up(&mut super::link(&named).0).await;
+    (named.user, named.password) = (None, None);
+
     named.sentinel_master = Some("other".into());
     fault(&mut super::link(&named).0, "no master of this name").await;
     named.sentinel_master = None;
