@@ -114,8 +114,11 @@ struct Order {
     epoch: Box<str>,
     /// Every change up to this one is in memory.
     seen: u64,
-    /// Later ones, which are in memory too, while one before them is missing.
+    /// Later ones, which are in memory too, while one before them is missing, or all is read: a page that was read before
+    /// a change does not have it.
     ahead: BTreeMap<u64, Change>,
+    /// All is being read, or was to be and could not.
+    reading: bool,
 }
 
 /// A ban was made, or lifted: no row.
@@ -224,6 +227,13 @@ impl Heard {
         }
     }
 
+    /// All is read from now on. What the count is known to be.
+    fn begin_reading(&self) -> (Box<str>, u64) {
+        let mut order = self.order();
+        order.reading = true;
+        (order.epoch.clone(), order.seen)
+    }
+
     /// These bans hold, as of this change, with what has been heard of later ones. Those that did not hold before.
     fn replace(&self, epoch: &str, number: u64, bans: &[(BanKey, BanRow)]) -> Vec<Ban> {
         let mut order = self.order();
@@ -238,6 +248,7 @@ impl Heard {
         order.seen = number;
         order.ahead = order.ahead.split_off(&(number + 1));
         order.ahead.values().for_each(|change| self.apply(change));
+        order.reading = false;
         order.advance();
         bans.retain(|ban| before.get(ban.place()).is_none());
         bans
@@ -246,7 +257,7 @@ impl Heard {
 
 impl Order {
     fn advance(&mut self) {
-        while self.ahead.remove(&(self.seen + 1)).is_some() {
+        while !self.reading && self.ahead.remove(&(self.seen + 1)).is_some() {
             self.seen += 1;
         }
         // It stays in memory; that one is missing before it is found by the next check.
@@ -354,7 +365,7 @@ impl Redis {
 
     /// Reads all bans. Those that this node did not know.
     pub(super) async fn load(&self) -> Result<Vec<Ban>, BanError> {
-        let (known, seen) = self.known();
+        let (known, seen) = self.heard.begin_reading();
         let (mut epoch, mut number) = self.count().await?;
         if !known.is_empty() && (known != epoch || number < seen) {
             self.restore().await?;

@@ -86,6 +86,22 @@ fn what_was_heard_while_all_was_read_counts_on_top() {
 }
 
 #[test]
+fn the_next_change_counts_also_where_the_pages_that_were_read_do_not_have_it() {
+    let heard = of_epoch();
+    heard.learn("e", 1, change("ann", Some("1")));
+    assert_eq!(heard.begin_reading(), ("e".into(), 1));
+    // Their pages have been read already.
+    heard.learn("e", 2, change("bob", Some("2")));
+    heard.learn("e", 3, change("ann", None));
+    let held = [("bob".into(), "2".into())];
+    assert_eq!(holding(&heard), held);
+    heard.replace("e", 1, &[(key("ann"), row("1"))]);
+    assert_eq!(holding(&heard), held);
+    let known = heard.order();
+    assert_eq!((known.seen, known.ahead.len()), (3, 0));
+}
+
+#[test]
 fn a_change_that_is_missing_is_not_waited_for_with_ever_more() {
     let heard = of_epoch();
     for number in 2..3 * AHEAD_MAX as u64 {
