@@ -396,7 +396,10 @@ impl Redis {
             }
         }
         let late = self.heard.replace(&epoch, number, &bans);
-        self.purge(&ended, now - KEPT_AFTER_END).await?;
+        // Those that are late are known by now, and would not be found again.
+        if let Err(error) = self.purge(&ended, now - KEPT_AFTER_END).await {
+            tracing::debug!(%error, "bans that have ended could not be deleted in Redis");
+        }
         Ok(late)
     }
 
