@@ -4,8 +4,12 @@
 //! in the order of the numbers. What was not heard is missed by its number at the next [check](Redis::follow), and all
 //! is read again; so it is whenever Redis is reached anew. The count has a name: where that is another one, or the count
 //! is lower than it was, Redis has lost bans, and the nodes write there what they remember.
+mod scripts;
 #[cfg(test)]
 mod tests;
+mod told;
+
+pub use scripts::{LIFT, PURGE, PUT, RESTORE};
 
 use super::table::Table;
 use super::{Ban, BanError, REASON_MAX, Shared, has_ended};
@@ -22,6 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep};
+use told::ToldBans;
 
 /// How often a node looks whether it has heard of every change, and forgets bans that have ended.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
@@ -38,58 +43,6 @@ const BANS_READ_MAX: usize = 2 * BANS_MAX as usize;
 /// Bans that are read, written or deleted at once.
 const BATCH: usize = 512;
 
-/// Writes a ban (ARGV[2] and its row), in place of an older one, unless there are ARGV[4]. ARGV[1] names the count where
-/// there is none yet. Returns its name, and the number of the change, or nothing.
-pub static PUT: Script = Script::new(
-    "ban_put",
-    r"
-if redis.call('HEXISTS', KEYS[1], ARGV[2]) == 0 and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[4]) then
-  return false
-end
-redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
-redis.call('HSETNX', KEYS[2], 'epoch', ARGV[1])
-return {redis.call('HGET', KEYS[2], 'epoch'), redis.call('HINCRBY', KEYS[2], 'number', 1)}
-",
-);
-
-/// Deletes a ban (ARGV[2]). Returns the name of the count, the number of the change, and the ban.
-pub static LIFT: Script = Script::new(
-    "ban_lift",
-    r"
-local row = redis.call('HGET', KEYS[1], ARGV[2])
-redis.call('HDEL', KEYS[1], ARGV[2])
-redis.call('HSETNX', KEYS[2], 'epoch', ARGV[1])
-return {redis.call('HGET', KEYS[2], 'epoch'), redis.call('HINCRBY', KEYS[2], 'number', 1), row}
-",
-);
-
-/// Writes bans (ARGV[2] and its row, …) that are not there.
-pub static RESTORE: Script = Script::new(
-    "ban_restore",
-    r"
-redis.call('HSETNX', KEYS[2], 'epoch', ARGV[1])
-for i = 2, #ARGV, 2 do
-  redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1])
-end
-return redis.call('HINCRBY', KEYS[2], 'number', 1)
-",
-);
-
-/// Deletes those of the bans ARGV[3], … that have ended by ARGV[2]. It is no change: they hold nobody any more.
-pub static PURGE: Script = Script::new(
-    "ban_purge",
-    r"
-for i = 3, #ARGV do
-  local row = redis.call('HGET', KEYS[1], ARGV[i])
-  local ends = row and tonumber(string.match(row, '^%[%-?%d+,(%-?%d+),'))
-  if ends and ends <= tonumber(ARGV[2]) then
-    redis.call('HDEL', KEYS[1], ARGV[i])
-  end
-end
-return 1
-",
-);
-
 /// The bans in Redis.
 pub(super) struct Redis {
     nodes: Arc<Nodes>,
@@ -103,6 +56,7 @@ struct Heard {
     shared: Arc<Shared>,
     namespaces: Vec<Arc<str>>,
     order: Mutex<Order>,
+    told: ToldBans,
     /// All is to be read again.
     stale: Notify,
 }
@@ -196,7 +150,12 @@ impl Heard {
             Some((told.epoch.into_owned(), told.number, Change { key: read_key(told.key.as_bytes())?, row }))
         };
         match serde_json::from_slice(payload).ok().and_then(read) {
-            Some((epoch, number, change)) => self.learn(&epoch, number, change),
+            Some((epoch, number, change)) => {
+                let namespace = self.namespace(&change.key.namespace);
+                let ban = namespace.zip(change.row.clone()).and_then(|(n, row)| Ban::new(n, &change.key, row));
+                self.learn(&epoch, number, change);
+                ban.into_iter().for_each(|ban| self.told.push(ban));
+            }
             None => tracing::warn!("a node has told of a ban what is not understood"),
         }
     }
@@ -269,8 +228,8 @@ impl Order {
 
 impl Redis {
     pub(super) fn new(nodes: Arc<Nodes>, prefix: &str, shared: Arc<Shared>, namespaces: &[Arc<str>]) -> Arc<Redis> {
-        let (namespaces, order, stale) = (namespaces.to_vec(), Mutex::default(), Notify::new());
-        let heard = Arc::new(Heard { shared, namespaces, order, stale });
+        let (namespaces, order) = (namespaces.to_vec(), Mutex::default());
+        let heard = Arc::new(Heard { shared, namespaces, order, told: ToldBans::default(), stale: Notify::new() });
         let (told, reached) = (Arc::clone(&heard), Arc::clone(&heard));
         nodes.handle(Topic::Bans, Box::new(move |payload| told.told(&payload)));
         nodes.on_reached(Box::new(move || reached.stale.notify_one()));
@@ -437,8 +396,21 @@ impl Redis {
         Ok(())
     }
 
-    /// Reads all bans whenever Redis is reached anew, or a change was missed. Ends never.
+    /// Keeps the bans in memory as Redis has them, and names those whose sessions here are to be ended. Ends never.
     pub(super) async fn follow(&self, late: &mpsc::Sender<Ban>) {
+        let told = async {
+            loop {
+                let _ = late.send(self.heard.told.next(&self.heard.shared).await).await;
+            }
+        };
+        tokio::select! {
+            () = told => {}
+            () = self.check(late) => {}
+        }
+    }
+
+    /// Reads all bans whenever Redis is reached anew, or a change was missed.
+    async fn check(&self, late: &mpsc::Sender<Ban>) {
         let mut missing = false;
         // What Redis had at the last check must have been heard of by the next.
         let mut had = 0;

@@ -9,6 +9,7 @@ fn heard() -> Heard {
         shared: Arc::new(Shared::new()),
         namespaces: vec!["n".into()],
         order: Mutex::default(),
+        told: ToldBans::default(),
         stale: Notify::new(),
     }
 }
