@@ -327,8 +327,8 @@ impl Broker for Redis {
         self.flush_room(at);
         let duplicates = self.duplicates;
         let Some(room) = self.room(at) else { return };
-        let Some(count) = &room.count else { return };
-        let call = scripts::publish(&room.channel, &count.seen(), &room.rules.history, &duplicates, &publication);
+        let Some(seen) = room.seen() else { return };
+        let call = scripts::publish(&room.channel, &seen, &room.rules.history, &duplicates, &publication);
         self.call(Asked::Publish { ticket, at }, call);
     }
 

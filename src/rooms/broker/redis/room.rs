@@ -7,15 +7,19 @@ use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// What a node has seen of a room's count. Whoever finds that less stands there, or another message at its end, knows
-/// that the count is broken.
+/// What a node has seen of a room's count. Whoever finds that less stands there, or another message at a place that was
+/// told, knows that the count is broken.
 pub struct Seen {
     /// Names the count.
     pub epoch: Arc<str>,
     /// The highest offset.
     pub offset: u64,
-    /// When that message got its place, in milliseconds; 0: not known.
+    /// The offset of the message that was told last.
+    pub told: u64,
+    /// When that one got its place, in milliseconds; 0: not known.
     pub at: u64,
+    /// Redis may be another one since.
+    pub is_uncertain: bool,
 }
 
 /// How far a room's messages have been told.
@@ -103,12 +107,6 @@ impl Count {
         Position { epoch: self.epoch.clone(), offset }
     }
 
-    /// What is known of it.
-    pub fn seen(&self) -> Seen {
-        let at = if self.last == self.told { self.told_at } else { 0 };
-        Seen { epoch: self.epoch.clone(), offset: self.last, at }
-    }
-
     /// Looks at a message that came.
     pub fn arrival(&self, epoch: &str, offset: u64) -> Arrival {
         if *self.epoch != *epoch {
@@ -157,6 +155,13 @@ impl Room {
             is_uncertain: false,
             dirty: HashSet::new(),
         }
+    }
+
+    /// What is known of its count, if it is open.
+    pub fn seen(&self) -> Option<Seen> {
+        let Count { epoch, told, told_at, last } = self.count.as_ref()?;
+        let is_uncertain = self.syncing != Syncing::No;
+        Some(Seen { epoch: epoch.clone(), offset: *last, told: *told, at: *told_at, is_uncertain })
     }
 }
 

@@ -74,11 +74,13 @@ pub fn publish(
     let name = known_again.then(|| key(channel, &format!(":d:{}", wire::name_hash(publication))));
     let mut keys = vec![&*count, &*stream, channel];
     keys.extend(name.as_deref());
-    let [offset, at] = [seen.offset, seen.at].map(|n| n.to_string());
+    let [offset, told, at] = [seen.offset, seen.told, seen.at].map(|n| n.to_string());
+    let looks = if seen.is_uncertain { "1" } else { "0" };
     let [messages, bytes, age] = bounds(history);
     let (epoch, ttl, names) = (new_epoch(), ms(time_to_live(history, duplicates)), ms(duplicates.age));
     let body = wire::publication(publication);
-    let args = [&*seen.epoch, &offset, &at, &epoch, &ttl, &messages, &bytes, &age, &names].map(str::as_bytes);
+    let args = [&*seen.epoch, &offset, &told, &at, looks, &epoch, &ttl, &messages, &bytes, &age, &names];
+    let args = args.map(str::as_bytes);
     Call::script(&PUBLISH, &keys, &[&args[..], &[&body]].concat())
 }
 
@@ -92,10 +94,10 @@ pub fn read(channel: &[u8], after: u64, batch: Batch, history: &config::History)
 
 /// Learns how a room stands, and who is there: the first page of it.
 pub fn sync(channel: &[u8], seen: Option<&Seen>, history: &config::History, duplicates: &Duplicates) -> Call {
-    let (epoch, offset, at) = seen.map_or(("", 0, 0), |seen| (&*seen.epoch, seen.offset, seen.at));
-    let [offset, at] = [offset, at].map(|n| n.to_string());
+    let (epoch, numbers) = seen.map_or(("", [0; 3]), |seen| (&*seen.epoch, [seen.offset, seen.told, seen.at]));
+    let [offset, told, at] = numbers.map(|n| n.to_string());
     let (new, ttl, most) = (new_epoch(), ms(time_to_live(history, duplicates)), PAGE_FIELDS.to_string());
-    let args = [epoch, &offset, &at, &new, &ttl, &most].map(str::as_bytes);
+    let args = [epoch, &offset, &told, &at, &new, &ttl, &most].map(str::as_bytes);
     Call::script(&SYNC, &[&key(channel, ":m"), &key(channel, ":s"), &key(channel, ":p")], &args)
 }
 
