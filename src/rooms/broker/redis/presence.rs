@@ -188,6 +188,10 @@ impl Redis {
         let left = own.keys().filter(|client| !room.held.contains_key(*client));
         let wrong: Vec<Arc<str>> = lacks.map(|(client, _)| client).chain(left).cloned().collect();
         wrong.iter().for_each(|client| self.is_dirty(at, client));
+        if stale.len() == CHANGES_MAX {
+            // There may be more.
+            self.turns.try_again(at);
+        }
         self.change(at, &stale);
     }
 }
