@@ -301,19 +301,15 @@ impl Broker for Redis {
         }
         let channel = self.channel_of(key);
         let slot = slot_of(&channel);
-        let reached = self.link.reaches(slot);
-        // Nobody waits to come into the room of everyone: it is open from when Redis is reached on.
-        if !reached && !key.is_everyone() {
+        if !self.link.reaches(slot) {
             return self.events.push_back(Event::Unavailable { room: key.clone() });
         }
         let generation = self.number();
         let place = self.rooms.insert(Room::new(key, rules, &channel, slot, generation));
         self.by_key.insert(key.clone(), place);
         self.by_channel.insert(channel, place);
-        if reached {
-            self.queue_sync(At { place, generation });
-            self.ask_some();
-        }
+        self.queue_sync(At { place, generation });
+        self.ask_some();
     }
 
     fn shut(&mut self, key: &RoomKey) {

@@ -300,7 +300,7 @@ impl Redis {
 
     fn not_synced(&mut self, at: At, passing: bool) {
         let Some(room) = self.room(at) else { return };
-        if room.is_new && !room.key.is_everyone() {
+        if room.is_new {
             let room = room.key.clone();
             self.remove(at);
             return self.events.push_back(Event::Unavailable { room });

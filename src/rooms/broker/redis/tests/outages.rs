@@ -152,13 +152,17 @@ async fn another_message_at_a_place_that_was_told_is_found() {
 }
 
 #[tokio::test]
-async fn the_room_of_everyone_opens_when_redis_is_there() {
+async fn the_room_of_everyone_cannot_be_opened_before_redis_is_there() {
     if !has_redis() {
         return;
     }
     let server = Server::start(&[]).await;
     let (mut a, mut b) = (Node::new(&server, 1), Node::new(&server, 2));
     let everyone = RoomKey::everyone(Namespace { index: 0 });
+    a.broker.open(&everyone, &Arc::default());
+    assert!(matches!(a.event().await, Event::Unavailable { room } if room == everyone));
+    a.reached().await;
+    b.reached().await;
     let opened = (a.open(&everyone).await, b.open(&everyone).await);
     assert_eq!(opened.0, opened.1);
     a.publish(&everyone, "alice", "hello").await;
