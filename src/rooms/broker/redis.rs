@@ -202,7 +202,7 @@ impl Redis {
         match arrival {
             Arrival::Old => return true,
             Arrival::Early => {
-                count.last = count.last.max(entry.offset);
+                count.early = count.early.max(entry.offset);
                 self.fill(at);
                 return false;
             }

@@ -30,8 +30,10 @@ pub struct Count {
     pub told: u64,
     /// When it got its place, in milliseconds; 0: not known.
     pub told_at: u64,
-    /// The last message that there is, as far as is known: not below `told`.
+    /// The last message that there is, as scripts have answered: not below `told`.
     pub last: u64,
+    /// The last message that came too early, as whoever pushes it says: it is looked for, and nothing else is made of it.
+    pub early: u64,
 }
 
 /// How a message that came stands to those that were told.
@@ -94,7 +96,7 @@ pub struct Room {
 impl Count {
     /// A count of which everything up to this message was told, or needs not be.
     pub fn from(epoch: &str, offset: u64, at: u64) -> Count {
-        Count { epoch: epoch.into(), told: offset, told_at: at, last: offset }
+        Count { epoch: epoch.into(), told: offset, told_at: at, last: offset, early: 0 }
     }
 
     /// The place of the last message that was told.
@@ -130,7 +132,7 @@ impl Count {
 
     /// Whether there are messages that were not told.
     pub fn lacks(&self) -> bool {
-        self.told < self.last
+        self.told < self.last.max(self.early)
     }
 }
 
@@ -159,7 +161,7 @@ impl Room {
 
     /// What is known of its count, if it is open.
     pub fn seen(&self) -> Option<Seen> {
-        let Count { epoch, told, told_at, last } = self.count.as_ref()?;
+        let Count { epoch, told, told_at, last, early: _ } = self.count.as_ref()?;
         let is_uncertain = self.syncing != Syncing::No;
         Some(Seen { epoch: epoch.clone(), offset: *last, told: *told, at: *told_at, is_uncertain })
     }

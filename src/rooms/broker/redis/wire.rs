@@ -13,6 +13,9 @@ use std::sync::Arc;
 const EPOCH_BYTES_MAX: usize = 64;
 const STATUS_BYTES_MAX: usize = 64;
 
+/// Offsets, times and versions stay below this: where Lua writes numbers whole.
+const NUMBER_MAX: u64 = 100_000_000_000_000;
+
 /// What came over the channel of a room.
 pub enum Pushed<'a> {
     /// A message at its place.
@@ -173,9 +176,9 @@ pub fn read_epoch(reply: &Reply) -> Option<&str> {
     reply.text().filter(|text| is_epoch(text))
 }
 
-/// A number of a reply that is none below 0.
+/// A number of a reply: an offset, a time, a version.
 pub fn read_number(reply: &Reply) -> Option<u64> {
-    u64::try_from(reply.int()?).ok()
+    u64::try_from(reply.int()?).ok().filter(|number| *number < NUMBER_MAX)
 }
 
 /// Some of what stands in a room's presence.
@@ -216,5 +219,5 @@ fn word(text: &[u8]) -> Option<(&str, &[u8])> {
 
 fn number(text: &[u8]) -> Option<(u64, &[u8])> {
     let (word, rest) = word(text)?;
-    Some((word.parse().ok()?, rest))
+    Some((word.parse().ok().filter(|number| *number < NUMBER_MAX)?, rest))
 }
