@@ -17,6 +17,7 @@ mod wire;
 pub use scripts::SCRIPTS;
 
 use super::{Batch, Broker, Event, Held, Message, Publication, Telling};
+use crate::cluster::nodes::Standing;
 use crate::cluster::slots::slot_of;
 use crate::cluster::{Call, Link, LiveNodes, Report, Trouble};
 use crate::config::{Duplicates, Rules};
@@ -32,6 +33,7 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use tokio::sync::watch;
 use turns::Turns;
 use wire::{Entry, Pushed};
 
@@ -44,6 +46,8 @@ pub struct Parts {
     pub link: Link,
     /// The nodes that live.
     pub live: Arc<LiveNodes>,
+    /// Whether the list of those is kept up.
+    pub standing: watch::Receiver<Standing>,
     /// What all keys begin with.
     pub prefix: Arc<str>,
     /// The names of the namespaces, by their indexes.
@@ -78,6 +82,7 @@ pub struct Redis {
     /// Rooms that were left while Redis may still have something of this node there.
     leftovers: VecDeque<RoomKey>,
     lives: Lives,
+    standing: watch::Receiver<Standing>,
     /// Where the list of nodes lies.
     nodes_slot: u16,
     turns: Turns,
@@ -116,7 +121,7 @@ struct Wanted {
 impl Redis {
     /// A broker without rooms.
     pub fn new(parts: Parts) -> Redis {
-        let Parts { link, live, prefix, namespaces, duplicates, message_bytes, shard } = parts;
+        let Parts { link, live, standing, prefix, namespaces, duplicates, message_bytes, shard } = parts;
         Redis {
             link,
             nodes_slot: slot_of(format!("{prefix}:{{nodes}}").as_bytes()),
@@ -133,6 +138,7 @@ impl Redis {
             dirty: Vec::new(),
             leftovers: VecDeque::new(),
             lives: Lives::new(live),
+            standing,
             turns: Turns::default(),
             next_number: 0,
         }

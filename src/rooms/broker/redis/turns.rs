@@ -1,5 +1,6 @@
 //! What is done by time.
 use super::{Asked, At, Redis, scripts};
+use crate::cluster::nodes::Standing;
 use crate::rooms::broker::Event;
 use crate::rooms::schedule::poll_until;
 use std::pin::Pin;
@@ -100,7 +101,9 @@ impl Redis {
     }
 
     fn look_at_nodes(&mut self) {
-        let reached = self.link.reaches(self.nodes_slot);
+        // The list comes by another link than rooms do.
+        let kept_up = *self.standing.borrow() != Standing::Away;
+        let reached = kept_up && self.link.reaches(self.nodes_slot);
         let changes = self.lives.look(reached);
         self.events.extend(changes.gone.into_iter().map(|node| Event::Gone { node }));
         if changes.anew {
