@@ -134,7 +134,8 @@ pub fn read_field(field: &[u8]) -> Option<(NodeId, Arc<str>)> {
     Some((node.parse().ok().filter(|_| node.len() == 16)?, name(client)?))
 }
 
-/// What stands there: sessions, since when, and what the client says of itself, with its version and since when.
+/// What stands there: sessions, since when (in milliseconds), and what the client says of itself, with its version and
+/// since when (in microseconds).
 pub fn held(held: &Held) -> String {
     let Held { sessions, since, said } = held;
     let since = since.as_millisecond();
@@ -142,7 +143,8 @@ pub fn held(held: &Held) -> String {
         None => format!("{sessions} {since}"),
         Some(said) => {
             let Said { status, since: said_since, version } = &**said;
-            format!("{sessions} {since} {version} {} {}", said_since.as_millisecond(), status.as_str())
+            // As exact as what nodes tell each other of it: it decides which of two is newer.
+            format!("{sessions} {since} {version} {} {}", said_since.as_microsecond(), status.as_str())
         }
     }
 }
@@ -154,7 +156,7 @@ pub fn read_held(value: &[u8]) -> Option<Held> {
     let since = read_time(words.next()?)?;
     let Some(version) = words.next() else { return Some(Held { sessions, since, said: None }) };
     let version = version.parse().ok()?;
-    let said_since = read_time(words.next()?)?;
+    let said_since = Timestamp::from_microsecond(words.next()?.parse().ok()?).ok()?;
     let status = match words.next()? {
         "online" => Status::Online,
         "offline" => Status::Offline,

@@ -14,7 +14,7 @@ fn held(sessions: u32) -> Held {
 fn away() -> Held {
     let said = Said {
         status: Status::Text("gone for lunch".into()),
-        since: Timestamp::from_millisecond(2_000).unwrap(),
+        since: Timestamp::from_microsecond(2_000_001).unwrap(),
         version: 3,
     };
     Held { said: Some(Arc::new(said)), ..held(2) }
