@@ -28,13 +28,14 @@ use bytes::Bytes;
 use large::Large;
 use lives::Lives;
 use room::{Arrival, Count, Room};
+use scripts::Keeping;
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::watch;
-use turns::Turns;
+use turns::{CHECKS_PER_TICK, Turns};
 use wire::{Entry, Pushed};
 
 /// What is read at once of messages that are missing.
@@ -147,6 +148,10 @@ impl Redis {
     fn channel_of(&self, key: &RoomKey) -> Bytes {
         let namespace = &self.namespaces[usize::from(key.namespace.index)];
         format!("{}:{{{namespace}/{}}}", self.prefix, key.name).into()
+    }
+
+    fn keeping(&self) -> Keeping {
+        Keeping::new(self.duplicates, self.rooms.len(), 2 * CHECKS_PER_TICK)
     }
 
     fn number(&mut self) -> u64 {
@@ -327,10 +332,10 @@ impl Broker for Redis {
     fn publish(&mut self, ticket: u64, key: &RoomKey, publication: Publication) {
         let Some(at) = self.usable(key) else { return self.events.push_back(Event::Refused { ticket }) };
         self.flush_room(at);
-        let duplicates = self.duplicates;
+        let keeping = self.keeping();
         let Some(room) = self.room(at) else { return };
         let Some(seen) = room.seen() else { return };
-        let call = scripts::publish(&room.channel, &seen, &room.rules.history, &duplicates, &publication);
+        let call = scripts::publish(&room.channel, &seen, &room.rules.history, &keeping, &publication);
         self.call(Asked::Publish { ticket, at }, call);
     }
 

@@ -138,10 +138,10 @@ impl Redis {
     }
 
     fn sync(&mut self, at: At, bytes: usize) {
-        let duplicates = self.duplicates;
+        let keeping = self.keeping();
         let Some(room) = self.room(at).filter(|room| room.syncing == Syncing::Queued) else { return };
         room.syncing = Syncing::Asked;
-        let call = scripts::sync(&room.channel, room.seen().as_ref(), &room.rules.history, &duplicates);
+        let call = scripts::sync(&room.channel, room.seen().as_ref(), &room.rules.history, &keeping);
         if !std::mem::replace(&mut room.subscribed, true) {
             let channel = room.channel.clone();
             self.link.subscribe(&channel);

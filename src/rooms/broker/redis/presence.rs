@@ -56,10 +56,10 @@ impl Redis {
 
     /// Changes what stands in a room of whatever node.
     fn change(&mut self, at: At, changes: &[(String, Option<String>)]) {
-        let duplicates = self.duplicates;
+        let keeping = self.keeping();
         for changes in changes.chunks(CHANGES_MAX) {
             let Some(room) = self.room(at) else { return };
-            let call = scripts::hold(&room.channel, changes, &room.rules.history, &duplicates);
+            let call = scripts::hold(&room.channel, changes, &room.rules.history, &keeping);
             let key = room.key.clone();
             self.call(Asked::Hold { at, key }, call);
             self.shard.metrics().presence_flushed();

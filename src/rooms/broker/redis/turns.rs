@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep};
 /// What is done by time is done so often.
 const TICK: Duration = Duration::from_millis(500);
 /// Rooms that are checked in one tick: 500 a second.
-const CHECKS_PER_TICK: usize = 250;
+pub const CHECKS_PER_TICK: usize = 250;
 /// Places that are looked at for rooms in one tick.
 const PLACES_PER_TICK: usize = 8192;
 /// A room is checked at most so often.
@@ -128,7 +128,7 @@ impl Redis {
                 return;
             }
             self.turns.checked += 1;
-            let duplicates = self.duplicates;
+            let keeping = self.keeping();
             let Some(room) = self.rooms.get(place) else { continue };
             if room.count.is_none() || !self.link.reaches(room.slot) {
                 continue;
@@ -138,7 +138,7 @@ impl Redis {
             if self.turns.cleans {
                 self.queue_sync(at);
             } else {
-                let call = scripts::check(&room.channel, &room.rules.history, &duplicates);
+                let call = scripts::check(&room.channel, &room.rules.history, &keeping);
                 self.call(Asked::Check { at }, call);
             }
         }

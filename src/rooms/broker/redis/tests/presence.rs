@@ -287,7 +287,7 @@ async fn what_redis_carries_out_late_is_put_right() {
         let late = late.map(str::to_owned);
         let seen = at_b.0.get(&(NodeId(1), client.into())).cloned();
         let change = [(wire::field(NodeId(1), client), late.clone())];
-        let call = scripts::hold(b"t:{default/r}", &change, &Rules::default().history, &b.broker.duplicates);
+        let call = scripts::hold(b"t:{default/r}", &change, &Rules::default().history, &b.broker.keeping());
         b.broker.call(Asked::Told, call);
         let changed = async {
             while at_b.0.get(&(NodeId(1), client.into())).cloned() == seen {
