@@ -35,7 +35,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use query::Query;
 use std::convert::Infallible;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
@@ -94,8 +94,36 @@ impl State {
     }
 }
 
+/// The interface, from before there is anything to look at.
+pub struct Interface {
+    admin: config::Admin,
+    state: OnceLock<Arc<State>>,
+}
+
+impl Interface {
+    /// One that says that the gateway lives, and is starting.
+    pub fn new(admin: config::Admin) -> Arc<Interface> {
+        Arc::new(Interface { admin, state: OnceLock::new() })
+    }
+
+    /// Takes every call from now on. Only the first state counts.
+    pub fn open(&self, state: Arc<State>) {
+        let _ = self.state.set(state);
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Fault> {
+        match self.state.get() {
+            Some(state) => route(state, request).await,
+            None if request.uri().path() == "/healthz" => {
+                Verb::of(request.method()).only(Verb::Read).map(|()| Answer::ok())
+            }
+            None => Err(Fault::Unavailable("starting")),
+        }
+    }
+}
+
 /// Answers calls for as long as the future is polled. Dropping it ends every open connection.
-pub async fn serve(listener: TcpListener, state: Arc<State>) {
+pub async fn serve(listener: TcpListener, interface: Arc<Interface>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     let mut paused = false;
@@ -114,22 +142,22 @@ pub async fn serve(listener: TcpListener, state: Arc<State>) {
         };
         paused = false;
         while connections.try_join_next().is_some() {}
-        let state = Arc::clone(&state);
+        let interface = Arc::clone(&interface);
         connections.spawn(async move {
-            connection(stream, state).await;
+            connection(stream, interface).await;
             drop(place);
         });
     }
 }
 
-async fn connection(stream: TcpStream, state: Arc<State>) {
+async fn connection(stream: TcpStream, interface: Arc<Interface>) {
     let Ok(reached) = stream.local_addr() else { return };
-    let own = Own::new(state.admin.address, reached);
+    let own = Own::new(interface.admin.address, reached);
     let service = service_fn(move |request| {
-        let state = Arc::clone(&state);
+        let interface = Arc::clone(&interface);
         async move {
             let answered = match guard::check(&request, own) {
-                Ok(()) => route(&state, request).await,
+                Ok(()) => interface.answer(request).await,
                 Err(fault) => Err(fault),
             };
             Ok::<_, Infallible>(answered.unwrap_or_else(Answer::from).into_response())

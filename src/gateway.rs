@@ -2,9 +2,10 @@
 mod banner;
 mod cluster;
 mod reload;
+mod signals;
 mod thread;
 
-use crate::admin;
+use crate::admin::{self, Interface};
 use crate::admission::{Gate, token};
 use crate::bans::Bans;
 use crate::cluster::{Nodes, Redis};
@@ -20,14 +21,13 @@ use crate::rooms::{self, Clustered, Shared};
 use crate::store::{Store, StoreError};
 use crate::tls::{self, ALPN_HTTP1, ALPN_HTTP2, LoadError, Tls};
 use crate::upstream::{self, Upstreams};
-use std::io;
+use signals::Signals;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use thread::{Running, ShardParts};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{Barrier, Notify};
 use tokio::task::JoinSet;
@@ -109,18 +109,28 @@ fn raise_descriptor_limit(config: &Config) {
 async fn serve(config: Arc<Config>, path: &Path, program: &str) -> Result<(), String> {
     let mut signals = Signals::new().map_err(|e| format!("cannot take signals: {e}"))?;
     make_missing_files(&config)?;
-    let bound = bind(&config)?;
     let admin = bind_admin(&config).await?;
     let early = Early::new(config)?;
     let mut serving = JoinSet::new();
+    // Health is answered for as long as Redis is waited for.
+    let interface = early.config.admin.clone().map(Interface::new);
+    if let Some((listener, interface)) = admin.zip(interface.clone()) {
+        serving.spawn(admin::serve(listener, interface));
+    }
     let nodes = tokio::select! {
         joined = early.join(&mut serving) => joined?,
         () = signals.stop.next() => return Ok(()),
     };
-    // After what fails most often: the store is closed again where anything fails, but opening it takes its time.
-    let parts = Parts::new(early, nodes.clone(), path).await;
-    let served = match &parts {
-        Ok(parts) => parts.serve(bound, admin, &mut signals, &mut serving, program).await,
+    let mut begun = tokio::select! {
+        begun = begin(early, nodes.clone(), path) => begun.map(Some),
+        () = signals.stop.next() => Ok(None),
+    };
+    let served = match &mut begun {
+        Ok(Some((parts, bound))) => {
+            let bound = std::mem::take(bound);
+            parts.serve(bound, interface, &mut signals, &mut serving, program).await
+        }
+        Ok(None) => Ok(Served::CutShort),
         Err(error) => Err(error.clone()),
     };
     if let Some(nodes) = nodes {
@@ -130,13 +140,22 @@ async fn serve(config: Arc<Config>, path: &Path, program: &str) -> Result<(), St
         Served::CutShort => return Ok(()),
         Served::ToTheEnd => (),
     }
-    if let Some(hook) = parts?.hook.as_ref() {
+    if let Some(hook) = begun?.as_ref().and_then(|(parts, _)| parts.hook.as_ref()) {
         tokio::select! {
             _ = hook.flush(Instant::now() + GRACE) => (),
             () = signals.stop.next() => tracing::warn!("stopped at once by a second signal"),
         }
     }
     Ok(())
+}
+
+/// Listens, and makes the parts.
+async fn begin(early: Early, nodes: Option<Arc<Nodes>>, path: &Path) -> Result<(Parts, Vec<Bound>), String> {
+    // Not while this node waits for Redis or for its name: who comes would wait too, instead of going to another node.
+    let bound = bind(&early.config)?;
+    // After what fails most often: the store is closed again where anything fails, but opening it takes its time.
+    let parts = Parts::new(early, nodes, path).await?;
+    Ok((parts, bound))
 }
 
 /// How serving ended, where it did not fail.
@@ -205,36 +224,6 @@ fn load_tls(listener: &Listener) -> Result<Option<Tls>, LoadError> {
     Tls::load_with(&listener.tls, alpn, listener.client_ca.as_deref()).map(Some)
 }
 
-/// Signals that people and service managers send.
-struct Signals {
-    stop: Stop,
-    reload: Signal,
-}
-
-/// The two that stop the gateway.
-struct Stop {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Signals> {
-        Ok(Signals {
-            stop: Stop { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? },
-            reload: signal(SignalKind::hangup())?,
-        })
-    }
-}
-
-impl Stop {
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => (),
-            _ = self.interrupt.recv() => (),
-        }
-    }
-}
-
 fn make_missing_files(config: &Config) -> Result<(), String> {
     if let Some(KeySource::SecretFile { path, generate: true }) = &config.auth.key
         && token::ensure_secret(path).map_err(|e| e.to_string())?
@@ -301,7 +290,7 @@ impl Parts {
     async fn serve(
         &self,
         bound: Vec<Bound>,
-        admin: Option<TcpListener>,
+        interface: Option<Arc<Interface>>,
         signals: &mut Signals,
         serving: &mut JoinSet<()>,
         program: &str,
@@ -309,39 +298,30 @@ impl Parts {
         let notifier = Notifier::from_env();
         let (mut shards, intakes, shared) = self.start_shards()?;
         let desk = Desk::new(shared.clone());
-        self.share(&desk, &shared, serving).await;
-        let admin_state = self.admin_state(desk);
-        let acceptor = Arc::new(Acceptor::new(self.gate.clone(), self.metrics.clone(), intakes.clone()));
-        let addresses: Vec<(usize, String)> = bound.iter().map(|b| (b.listener, b.address.clone())).collect();
-        cluster::shards_reach(self.redis.as_ref(), self.config.server.shards).await;
-        announce(&self.config, &addresses);
-        let mut accepting = accept(acceptor, bound);
-        if let Some((listener, state)) = admin.zip(admin_state.clone()) {
-            serving.spawn(admin::serve(listener, state));
+        let sharing = async {
+            self.share(&desk, &shared, serving).await;
+            cluster::shards_reach(self.redis.as_ref(), self.config.server.shards).await;
+        };
+        let stopped = tokio::select! {
+            () = sharing => false,
+            () = signals.stop.next() => true,
+        };
+        let mut accepting = JoinSet::new();
+        if !stopped {
+            let addresses: Vec<(usize, String)> = bound.iter().map(|b| (b.listener, b.address.clone())).collect();
+            announce(&self.config, &addresses);
+            let acceptor = Acceptor::new(self.gate.clone(), self.metrics.clone(), intakes.clone());
+            accepting = accept(Arc::new(acceptor), bound);
+            if let Some((interface, state)) = interface.zip(self.admin_state(desk)) {
+                interface.open(state);
+            }
+            self.spawn(&intakes, shared, &notifier, serving);
+            self.health.set_ready();
+            self.say_phase();
+            banner::print(&self.config, &addresses, program);
+            notifier.ready(cluster::status(self.nodes.as_ref()));
+            self.until_stopped(signals, &mut shards, &notifier).await?;
         }
-        serving.spawn(sweep(self.limiter.clone(), self.lasting.bans.clone(), shared));
-        if let Some(hook) = self.hook.clone() {
-            serving.spawn(hook.run());
-        }
-        let (gate, metrics) = (self.gate.clone(), self.metrics.clone());
-        serving.spawn(async move { gate.fetch_keys(&metrics).await });
-        let (lost, _) = broadcast::channel(LOST_SERVERS);
-        for intake in &intakes {
-            serving.spawn(lose(lost.subscribe(), intake.clone()));
-        }
-        serving.spawn(self.upstreams.clone().run(lost));
-        if let Some(period) = watchdog_period() {
-            let (health, notifier) = (self.health.clone(), notifier.clone());
-            serving.spawn(async move { notifier.watch(period, &health).await });
-        }
-        if let Some(nodes) = self.nodes.clone() {
-            serving.spawn(cluster::tell_standing(nodes, self.health.clone(), notifier.clone()));
-        }
-        self.health.set_ready();
-        self.say_phase();
-        banner::print(&self.config, &addresses, program);
-        notifier.ready(cluster::status(self.nodes.as_ref()));
-        self.until_stopped(signals, &mut shards, &notifier).await?;
         tracing::info!(window_s = self.config.server.drain.as_secs_f64(), "stopping");
         notifier.stopping("closing sessions");
         self.health.set_draining();
@@ -365,6 +345,28 @@ impl Parts {
                 tracing::warn!("stopped at once by a second signal");
                 Ok(Served::CutShort)
             }
+        }
+    }
+
+    /// What goes on beside the shards.
+    fn spawn(&self, intakes: &[Intake], rooms: Shared, notifier: &Notifier, serving: &mut JoinSet<()>) {
+        serving.spawn(sweep(self.limiter.clone(), self.lasting.bans.clone(), rooms));
+        if let Some(hook) = self.hook.clone() {
+            serving.spawn(hook.run());
+        }
+        let (gate, metrics) = (self.gate.clone(), self.metrics.clone());
+        serving.spawn(async move { gate.fetch_keys(&metrics).await });
+        let (lost, _) = broadcast::channel(LOST_SERVERS);
+        for intake in intakes {
+            serving.spawn(lose(lost.subscribe(), intake.clone()));
+        }
+        serving.spawn(self.upstreams.clone().run(lost));
+        if let Some(period) = watchdog_period() {
+            let (health, notifier) = (self.health.clone(), notifier.clone());
+            serving.spawn(async move { notifier.watch(period, &health).await });
+        }
+        if let Some(nodes) = self.nodes.clone() {
+            serving.spawn(cluster::tell_standing(nodes, self.health.clone(), notifier.clone()));
         }
     }
 

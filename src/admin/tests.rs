@@ -32,6 +32,13 @@ fn state(address: SocketAddr, token: Option<&str>, config: &str) -> (State, Vec<
     (State::new(admin, config, Metrics::new(1), health, desk, Bans::in_memory(), upstreams), inboxes)
 }
 
+/// The interface of this state.
+fn open(state: &Arc<State>) -> Arc<Interface> {
+    let interface = Interface::new(state.admin.clone());
+    interface.open(Arc::clone(state));
+    interface
+}
+
 const ROUTE: &str = "[[route]]\npath = \"/ws\"\nservice = \"rooms\"\n";
 
 /// The interface alone; its rooms have ended, and answer nothing.
@@ -44,7 +51,7 @@ async fn start_with(token: Option<&str>, config: &str) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let address = listener.local_addr().expect("address");
     let state = Arc::new(state(address, token, config).0);
-    let task = tokio::spawn(serve(listener, Arc::clone(&state)));
+    let task = tokio::spawn(serve(listener, open(&state)));
     Running { address, state, task }
 }
 

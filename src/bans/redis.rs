@@ -4,8 +4,12 @@
 //! in the order of the numbers. What was not heard is missed by its number at the next [check](Redis::follow), and all
 //! is read again; so it is whenever Redis is reached anew. The count has a name: where that is another one, or the count
 //! is lower than it was, Redis has lost bans, and the nodes write there what they remember.
+mod scripts;
 #[cfg(test)]
 mod tests;
+mod told;
+
+pub use scripts::{LIFT, PURGE, PUT, RESTORE};
 
 use super::table::Table;
 use super::{Ban, BanError, REASON_MAX, Shared, has_ended};
@@ -22,6 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep};
+use told::ToldBans;
 
 /// How often a node looks whether it has heard of every change, and forgets bans that have ended.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
@@ -38,58 +43,6 @@ const BANS_READ_MAX: usize = 2 * BANS_MAX as usize;
 /// Bans that are read, written or deleted at once.
 const BATCH: usize = 512;
 
-/// Writes a ban (ARGV[2] and its row), in place of an older one, unless there are ARGV[4]. ARGV[1] names the count where
-/// there is none yet. Returns its name, and the number of the change, or nothing.
-pub static PUT: Script = Script::new(
-    "ban_put",
-    r"
-if redis.call('HEXISTS', KEYS[1], ARGV[2]) == 0 and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[4]) then
-  return false
-end
-redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
-redis.call('HSETNX', KEYS[2], 'epoch', ARGV[1])
-return {redis.call('HGET', KEYS[2], 'epoch'), redis.call('HINCRBY', KEYS[2], 'number', 1)}
-",
-);
-
-/// Deletes a ban (ARGV[2]). Returns the name of the count, the number of the change, and the ban.
-pub static LIFT: Script = Script::new(
-    "ban_lift",
-    r"
-local row = redis.call('HGET', KEYS[1], ARGV[2])
-redis.call('HDEL', KEYS[1], ARGV[2])
-redis.call('HSETNX', KEYS[2], 'epoch', ARGV[1])
-return {redis.call('HGET', KEYS[2], 'epoch'), redis.call('HINCRBY', KEYS[2], 'number', 1), row}
-",
-);
-
-/// Writes bans (ARGV[2] and its row, …) that are not there.
-pub static RESTORE: Script = Script::new(
-    "ban_restore",
-    r"
-redis.call('HSETNX', KEYS[2], 'epoch', ARGV[1])
-for i = 2, #ARGV, 2 do
-  redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1])
-end
-return redis.call('HINCRBY', KEYS[2], 'number', 1)
-",
-);
-
-/// Deletes those of the bans ARGV[3], … that have ended by ARGV[2]. It is no change: they hold nobody any more.
-pub static PURGE: Script = Script::new(
-    "ban_purge",
-    r"
-for i = 3, #ARGV do
-  local row = redis.call('HGET', KEYS[1], ARGV[i])
-  local ends = row and tonumber(string.match(row, '^%[%-?%d+,(%-?%d+),'))
-  if ends and ends <= tonumber(ARGV[2]) then
-    redis.call('HDEL', KEYS[1], ARGV[i])
-  end
-end
-return 1
-",
-);
-
 /// The bans in Redis.
 pub(super) struct Redis {
     nodes: Arc<Nodes>,
@@ -103,6 +56,7 @@ struct Heard {
     shared: Arc<Shared>,
     namespaces: Vec<Arc<str>>,
     order: Mutex<Order>,
+    told: ToldBans,
     /// All is to be read again.
     stale: Notify,
 }
@@ -114,8 +68,11 @@ struct Order {
     epoch: Box<str>,
     /// Every change up to this one is in memory.
     seen: u64,
-    /// Later ones, which are in memory too, while one before them is missing.
+    /// Later ones, which are in memory too, while one before them is missing, or all is read: a page that was read before
+    /// a change does not have it.
     ahead: BTreeMap<u64, Change>,
+    /// All is being read, or was to be and could not.
+    reading: bool,
 }
 
 /// A ban was made, or lifted: no row.
@@ -193,7 +150,12 @@ impl Heard {
             Some((told.epoch.into_owned(), told.number, Change { key: read_key(told.key.as_bytes())?, row }))
         };
         match serde_json::from_slice(payload).ok().and_then(read) {
-            Some((epoch, number, change)) => self.learn(&epoch, number, change),
+            Some((epoch, number, change)) => {
+                let namespace = self.namespace(&change.key.namespace);
+                let ban = namespace.zip(change.row.clone()).and_then(|(n, row)| Ban::new(n, &change.key, row));
+                self.learn(&epoch, number, change);
+                ban.into_iter().for_each(|ban| self.told.push(ban));
+            }
             None => tracing::warn!("a node has told of a ban what is not understood"),
         }
     }
@@ -224,6 +186,13 @@ impl Heard {
         }
     }
 
+    /// All is read from now on. What the count is known to be.
+    fn begin_reading(&self) -> (Box<str>, u64) {
+        let mut order = self.order();
+        order.reading = true;
+        (order.epoch.clone(), order.seen)
+    }
+
     /// These bans hold, as of this change, with what has been heard of later ones. Those that did not hold before.
     fn replace(&self, epoch: &str, number: u64, bans: &[(BanKey, BanRow)]) -> Vec<Ban> {
         let mut order = self.order();
@@ -238,6 +207,7 @@ impl Heard {
         order.seen = number;
         order.ahead = order.ahead.split_off(&(number + 1));
         order.ahead.values().for_each(|change| self.apply(change));
+        order.reading = false;
         order.advance();
         bans.retain(|ban| before.get(ban.place()).is_none());
         bans
@@ -246,7 +216,7 @@ impl Heard {
 
 impl Order {
     fn advance(&mut self) {
-        while self.ahead.remove(&(self.seen + 1)).is_some() {
+        while !self.reading && self.ahead.remove(&(self.seen + 1)).is_some() {
             self.seen += 1;
         }
         // It stays in memory; that one is missing before it is found by the next check.
@@ -258,8 +228,8 @@ impl Order {
 
 impl Redis {
     pub(super) fn new(nodes: Arc<Nodes>, prefix: &str, shared: Arc<Shared>, namespaces: &[Arc<str>]) -> Arc<Redis> {
-        let (namespaces, order, stale) = (namespaces.to_vec(), Mutex::default(), Notify::new());
-        let heard = Arc::new(Heard { shared, namespaces, order, stale });
+        let (namespaces, order) = (namespaces.to_vec(), Mutex::default());
+        let heard = Arc::new(Heard { shared, namespaces, order, told: ToldBans::default(), stale: Notify::new() });
         let (told, reached) = (Arc::clone(&heard), Arc::clone(&heard));
         nodes.handle(Topic::Bans, Box::new(move |payload| told.told(&payload)));
         nodes.on_reached(Box::new(move || reached.stale.notify_one()));
@@ -354,7 +324,7 @@ impl Redis {
 
     /// Reads all bans. Those that this node did not know.
     pub(super) async fn load(&self) -> Result<Vec<Ban>, BanError> {
-        let (known, seen) = self.known();
+        let (known, seen) = self.heard.begin_reading();
         let (mut epoch, mut number) = self.count().await?;
         if !known.is_empty() && (known != epoch || number < seen) {
             self.restore().await?;
@@ -385,7 +355,10 @@ impl Redis {
             }
         }
         let late = self.heard.replace(&epoch, number, &bans);
-        self.purge(&ended, now - KEPT_AFTER_END).await?;
+        // Those that are late are known by now, and would not be found again.
+        if let Err(error) = self.purge(&ended, now - KEPT_AFTER_END).await {
+            tracing::debug!(%error, "bans that have ended could not be deleted in Redis");
+        }
         Ok(late)
     }
 
@@ -423,8 +396,21 @@ impl Redis {
         Ok(())
     }
 
-    /// Reads all bans whenever Redis is reached anew, or a change was missed. Ends never.
+    /// Keeps the bans in memory as Redis has them, and names those whose sessions here are to be ended. Ends never.
     pub(super) async fn follow(&self, late: &mpsc::Sender<Ban>) {
+        let told = async {
+            loop {
+                let _ = late.send(self.heard.told.next(&self.heard.shared).await).await;
+            }
+        };
+        tokio::select! {
+            () = told => {}
+            () = self.check(late) => {}
+        }
+    }
+
+    /// Reads all bans whenever Redis is reached anew, or a change was missed.
+    async fn check(&self, late: &mpsc::Sender<Ban>) {
         let mut missing = false;
         // What Redis had at the last check must have been heard of by the next.
         let mut had = 0;

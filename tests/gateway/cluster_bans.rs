@@ -157,3 +157,40 @@ async fn bans_that_have_ended_are_deleted() {
     assert_eq!(banned(&node).await, [("alice".into(), "".into())]);
     redis.comes_to(&["HKEYS", "wsgate:{bans}"], |keys| keys == r#"["[\"default\",\"alice\",\"\"]"]"#).await;
 }
+
+/// As a node tells all others of bans; nothing: all of them are to be read again.
+async fn tell(redis: &Redis, told: &str) {
+    redis.ask(&["SPUBLISH", "wsgate:{nodes}", &format!("bans 0000000000000007\n{told}")]).await;
+}
+
+#[tokio::test]
+async fn sessions_are_ended_also_where_old_bans_cannot_be_deleted() {
+    let Some(redis) = Redis::start().await else { return };
+    let node = node(&redis.url(), "a", "").await;
+    let mut bob = session_on(&node, "bob").await;
+    redis.ask(&["ACL", "SETUSER", "default", "-hdel"]).await;
+    redis.ask(&["HSET", "wsgate:{bans}", r#"["default","bob",""]"#, "[5,null,null]"]).await;
+    redis.ask(&["HSET", "wsgate:{bans}", r#"["default","old",""]"#, "[5,6,null]"]).await;
+    tell(&redis, "").await;
+    bob.closes_with(4009).await;
+}
+
+#[tokio::test]
+async fn a_ban_that_is_told_ends_the_sessions_also_where_its_maker_does_not_ask() {
+    let Some(redis) = Redis::start().await else { return };
+    let node = node(&redis.url(), "a", "").await;
+    let (mut bob, mut eve) = (session_on(&node, "bob").await, session_on(&node, "eve").await);
+    eve.join("tea").await;
+    // A first one begins the count.
+    done(&node, "PUT", "/api/bans/alice", json!({})).await;
+    let epoch = redis.ask(&["HGET", "wsgate:{bans}:v", "epoch"]).await;
+    let bans = [(2, r#"["default","bob",""]"#), (3, r#"["default","eve","tea"]"#)];
+    for (number, key) in bans {
+        let row = "[5,null,null]";
+        redis.ask(&["HSET", "wsgate:{bans}", key, row]).await;
+        redis.ask(&["HINCRBY", "wsgate:{bans}:v", "number", "1"]).await;
+        tell(&redis, &json!({"epoch": epoch, "number": number, "key": key, "row": row}).to_string()).await;
+    }
+    bob.closes_with(4009).await;
+    assert_eq!(eve.skip_to("room_left").await["payload"]["code"], 4009);
+}

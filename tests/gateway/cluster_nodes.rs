@@ -121,3 +121,39 @@ async fn without_a_cluster_there_is_no_node_to_drain() {
     assert!(gateway.admin_get("/api/status").await.1.contains("\"nodes\":[]"));
     assert_eq!(gateway.metric("wsgate_cluster_nodes", &[]).await, 0.0);
 }
+
+/// A gateway that is waited for by what it says, not by its listeners: it does not get so far.
+async fn starting(redis: &str) -> Gateway {
+    let file = node_file(&[redis], "a", "").replace(PLAIN, "[[ listener ]]\naddress = \"unix:ws.sock\"\n");
+    Setup::new().start(&file).await
+}
+
+#[tokio::test]
+async fn a_node_that_waits_for_redis_answers_health_and_takes_nobody() {
+    let Some(mut redis) = Redis::start().await else { return };
+    redis.stop();
+    let mut node = starting(&redis.url()).await;
+    node.wait_for_log(|line| line.contains("Redis is not reached")).await;
+    let (status, body) = node.admin_get("/readyz").await;
+    assert!(status == 503 && body.contains("starting"), "{status} {body}");
+    assert_eq!(node.admin_get("/healthz").await.0, 200);
+    assert_eq!(node.admin_get("/api/status").await.0, 503);
+    assert!(!node.folder.path().join("ws.sock").exists(), "nobody would be served there");
+    redis.restart().await;
+    is_ready(&node, true).await;
+    assert!(node.folder.path().join("ws.sock").exists());
+    sees(&node, &[("a", "ready")]).await;
+    assert!(node.stop().await.success());
+}
+
+#[tokio::test]
+async fn a_node_whose_shards_do_not_reach_redis_yet_can_be_stopped() {
+    let setup = crate::support::redis::Setup::new().line("maxclients 1");
+    let Some(redis) = setup.start().await else { return };
+    let mut node = starting(&redis.url()).await;
+    node.wait_for_log(|line| line.contains("one of 1 nodes")).await;
+    assert_eq!(node.admin_get("/healthz").await.0, 200);
+    assert!(node.stop().await.success());
+    let log = node.log();
+    assert!(!log.contains("not every shard reaches Redis") && !log.contains("ws.sock"), "{log}");
+}

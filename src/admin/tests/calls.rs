@@ -197,7 +197,7 @@ async fn the_rooms_are_waited_for_a_bounded_time() {
     let address = listener.local_addr().expect("address");
     let (state, _inboxes) = state(address, None, ROUTE);
     let state = Arc::new(state);
-    let admin = Running { address, state: state.clone(), task: tokio::spawn(serve(listener, state)) };
+    let admin = Running { address, state: state.clone(), task: tokio::spawn(serve(listener, open(&state))) };
     let began = Instant::now();
     for (method, path, body, _) in CALLS.into_iter().filter(|c| !matches!(c.1, "/api/status" | "/api/drain")) {
         admin.state.health.beat(0, Instant::now().into_std());

@@ -9,6 +9,7 @@ fn heard() -> Heard {
         shared: Arc::new(Shared::new()),
         namespaces: vec!["n".into()],
         order: Mutex::default(),
+        told: ToldBans::default(),
         stale: Notify::new(),
     }
 }
@@ -83,6 +84,22 @@ fn what_was_heard_while_all_was_read_counts_on_top() {
     heard.learn("e", 7, change("ann", Some("before 8")));
     assert_eq!(holding(&heard), [("bob".into(), "read".into()), ("eve".into(), "new".into())]);
     assert_eq!(heard.order().seen, 9);
+}
+
+#[test]
+fn the_next_change_counts_also_where_the_pages_that_were_read_do_not_have_it() {
+    let heard = of_epoch();
+    heard.learn("e", 1, change("ann", Some("1")));
+    assert_eq!(heard.begin_reading(), ("e".into(), 1));
+    // Their pages have been read already.
+    heard.learn("e", 2, change("bob", Some("2")));
+    heard.learn("e", 3, change("ann", None));
+    let held = [("bob".into(), "2".into())];
+    assert_eq!(holding(&heard), held);
+    heard.replace("e", 1, &[(key("ann"), row("1"))]);
+    assert_eq!(holding(&heard), held);
+    let known = heard.order();
+    assert_eq!((known.seen, known.ahead.len()), (3, 0));
 }
 
 #[test]
