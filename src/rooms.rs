@@ -181,6 +181,7 @@ impl Rooms {
             Some(Clustered { config, redis, nodes }) => Box::new(over_redis::Redis::new(over_redis::Parts {
                 link: Link::new(redis, &over_redis::SCRIPTS, Some(shard.index)),
                 live: nodes.live().clone(),
+                standing: nodes.standing(),
                 prefix: config.prefix.clone(),
                 namespaces: shared.namespaces.clone(),
                 duplicates: shared.rules.duplicates,

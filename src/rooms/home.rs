@@ -194,7 +194,7 @@ impl Home {
             match due {
                 Due::Typing(room, client) => self.typing_due(&room, &client),
                 Due::Conflated(room) => self.conflated_due(&room),
-                Due::Everyone(room) => drop(self.enter(&room, true)),
+                Due::Everyone(room) => self.open_everyone_again(&room),
             }
         }
     }

@@ -17,6 +17,7 @@ mod wire;
 pub use scripts::SCRIPTS;
 
 use super::{Batch, Broker, Event, Held, Message, Publication, Telling};
+use crate::cluster::nodes::Standing;
 use crate::cluster::slots::slot_of;
 use crate::cluster::{Call, Link, LiveNodes, Report, Trouble};
 use crate::config::{Duplicates, Rules};
@@ -27,12 +28,14 @@ use bytes::Bytes;
 use large::Large;
 use lives::Lives;
 use room::{Arrival, Count, Room};
+use scripts::Keeping;
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use turns::Turns;
+use tokio::sync::watch;
+use turns::{CHECKS_PER_TICK, Turns};
 use wire::{Entry, Pushed};
 
 /// What is read at once of messages that are missing.
@@ -44,6 +47,8 @@ pub struct Parts {
     pub link: Link,
     /// The nodes that live.
     pub live: Arc<LiveNodes>,
+    /// Whether the list of those is kept up.
+    pub standing: watch::Receiver<Standing>,
     /// What all keys begin with.
     pub prefix: Arc<str>,
     /// The names of the namespaces, by their indexes.
@@ -78,6 +83,7 @@ pub struct Redis {
     /// Rooms that were left while Redis may still have something of this node there.
     leftovers: VecDeque<RoomKey>,
     lives: Lives,
+    standing: watch::Receiver<Standing>,
     /// Where the list of nodes lies.
     nodes_slot: u16,
     turns: Turns,
@@ -116,7 +122,7 @@ struct Wanted {
 impl Redis {
     /// A broker without rooms.
     pub fn new(parts: Parts) -> Redis {
-        let Parts { link, live, prefix, namespaces, duplicates, message_bytes, shard } = parts;
+        let Parts { link, live, standing, prefix, namespaces, duplicates, message_bytes, shard } = parts;
         Redis {
             link,
             nodes_slot: slot_of(format!("{prefix}:{{nodes}}").as_bytes()),
@@ -133,6 +139,7 @@ impl Redis {
             dirty: Vec::new(),
             leftovers: VecDeque::new(),
             lives: Lives::new(live),
+            standing,
             turns: Turns::default(),
             next_number: 0,
         }
@@ -141,6 +148,10 @@ impl Redis {
     fn channel_of(&self, key: &RoomKey) -> Bytes {
         let namespace = &self.namespaces[usize::from(key.namespace.index)];
         format!("{}:{{{namespace}/{}}}", self.prefix, key.name).into()
+    }
+
+    fn keeping(&self) -> Keeping {
+        Keeping::new(self.duplicates, self.rooms.len(), 2 * CHECKS_PER_TICK)
     }
 
     fn number(&mut self) -> u64 {
@@ -202,7 +213,7 @@ impl Redis {
         match arrival {
             Arrival::Old => return true,
             Arrival::Early => {
-                count.last = count.last.max(entry.offset);
+                count.early = count.early.max(entry.offset);
                 self.fill(at);
                 return false;
             }
@@ -301,19 +312,15 @@ impl Broker for Redis {
         }
         let channel = self.channel_of(key);
         let slot = slot_of(&channel);
-        let reached = self.link.reaches(slot);
-        // Nobody waits to come into the room of everyone: it is open from when Redis is reached on.
-        if !reached && !key.is_everyone() {
+        if !self.link.reaches(slot) {
             return self.events.push_back(Event::Unavailable { room: key.clone() });
         }
         let generation = self.number();
         let place = self.rooms.insert(Room::new(key, rules, &channel, slot, generation));
         self.by_key.insert(key.clone(), place);
         self.by_channel.insert(channel, place);
-        if reached {
-            self.queue_sync(At { place, generation });
-            self.ask_some();
-        }
+        self.queue_sync(At { place, generation });
+        self.ask_some();
     }
 
     fn shut(&mut self, key: &RoomKey) {
@@ -325,10 +332,10 @@ impl Broker for Redis {
     fn publish(&mut self, ticket: u64, key: &RoomKey, publication: Publication) {
         let Some(at) = self.usable(key) else { return self.events.push_back(Event::Refused { ticket }) };
         self.flush_room(at);
-        let duplicates = self.duplicates;
+        let keeping = self.keeping();
         let Some(room) = self.room(at) else { return };
-        let Some(count) = &room.count else { return };
-        let call = scripts::publish(&room.channel, &count.seen(), &room.rules.history, &duplicates, &publication);
+        let Some(seen) = room.seen() else { return };
+        let call = scripts::publish(&room.channel, &seen, &room.rules.history, &keeping, &publication);
         self.call(Asked::Publish { ticket, at }, call);
     }
 

@@ -7,7 +7,7 @@ use crate::rooms::mail::{Except, Mail, Position, RoomKey};
 use crate::rooms::protocol::push;
 use crate::rooms::room::Shown;
 use crate::rooms::typing::TELL_EVERY;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -23,6 +23,8 @@ pub(super) struct Elsewhere {
     /// The nodes that live, where there may be others.
     pub(super) live: Option<Arc<LiveNodes>>,
     work: VecDeque<Work>,
+    /// The rooms of everyone that are to be opened again: each once.
+    unopened: BTreeSet<RoomKey>,
 }
 
 type Holders = Vec<crate::rooms::broker::Elsewhere>;
@@ -53,7 +55,7 @@ impl Gone {
 
 impl Elsewhere {
     pub(super) fn new(live: Option<Arc<LiveNodes>>) -> Elsewhere {
-        Elsewhere { live, work: VecDeque::new() }
+        Elsewhere { live, work: VecDeque::new(), unopened: BTreeSet::new() }
     }
 
     pub(super) fn is_waited_for(&self) -> bool {
@@ -78,9 +80,15 @@ impl Home {
 
     /// It could not be opened now.
     pub(super) fn open_everyone_later(&mut self, key: &RoomKey) {
-        if self.elsewhere.live.is_some() {
+        if self.elsewhere.live.is_some() && self.elsewhere.unopened.insert(key.clone()) {
             self.schedule.enter(Instant::now() + OPEN_AGAIN, Due::Everyone(key.clone()));
         }
+    }
+
+    /// It is time to try it.
+    pub(super) fn open_everyone_again(&mut self, key: &RoomKey) {
+        self.elsewhere.unopened.remove(key);
+        let _ = self.enter(key, true);
     }
 
     /// What other nodes hold in a room has changed.

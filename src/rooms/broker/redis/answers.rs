@@ -197,6 +197,7 @@ impl Redis {
         let Some(count) = self.room(at).and_then(|room| room.count.as_mut()) else { return };
         // Whatever came before this answer is counted in it.
         count.last = found.last.max(count.told);
+        count.early = 0;
         if count.lacks() {
             self.fill(at);
         } else {
@@ -290,6 +291,7 @@ impl Redis {
             None => room.count = Some(Count::from(epoch, offset, told_at)),
             Some(count) if *count.epoch == *epoch && offset >= count.told => {
                 count.last = offset;
+                count.early = 0;
                 if offset == count.told {
                     count.told_at = told_at;
                 }
@@ -300,7 +302,7 @@ impl Redis {
 
     fn not_synced(&mut self, at: At, passing: bool) {
         let Some(room) = self.room(at) else { return };
-        if room.is_new && !room.key.is_everyone() {
+        if room.is_new {
             let room = room.key.clone();
             self.remove(at);
             return self.events.push_back(Event::Unavailable { room });

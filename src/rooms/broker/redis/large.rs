@@ -1,7 +1,7 @@
 //! What is asked of Redis whose answer may be large: only so much of that is on its way to here at once. Redis ends a
 //! connection with subscriptions whose answers pile up (`client-output-buffer-limit pubsub`, 32 MiB), and everything on
 //! its way would be asked for again, for ever.
-use super::room::{Count, Syncing};
+use super::room::{Count, Room, Syncing};
 use super::{Asked, At, FILL, Redis, Wanted, scripts};
 use crate::config::Rules;
 use crate::rooms::broker::{Batch, Event};
@@ -138,15 +138,10 @@ impl Redis {
     }
 
     fn sync(&mut self, at: At, bytes: usize) {
-        let duplicates = self.duplicates;
+        let keeping = self.keeping();
         let Some(room) = self.room(at).filter(|room| room.syncing == Syncing::Queued) else { return };
         room.syncing = Syncing::Asked;
-        let call = scripts::sync(
-            &room.channel,
-            room.count.as_ref().map(Count::seen).as_ref(),
-            &room.rules.history,
-            &duplicates,
-        );
+        let call = scripts::sync(&room.channel, room.seen().as_ref(), &room.rules.history, &keeping);
         if !std::mem::replace(&mut room.subscribed, true) {
             let channel = room.channel.clone();
             self.link.subscribe(&channel);
@@ -160,10 +155,12 @@ impl Redis {
         self.call_for(Asked::Page { at }, bytes, call);
     }
 
-    /// Reads the messages that are missing.
+    /// Reads the messages that are missing. Not before it is known how the room stands: they may be of a Redis that lacks
+    /// some of those that were told.
     pub(super) fn fill(&mut self, at: At) {
         let number = self.number();
-        let Some(room) = self.room(at).filter(|room| room.filling.is_none()) else { return };
+        let may = |room: &&mut Room| room.filling.is_none() && room.syncing == Syncing::No;
+        let Some(room) = self.room(at).filter(may) else { return };
         if room.count.as_ref().is_some_and(Count::lacks) {
             room.filling = Some(number);
             self.large.fill(at, number);
@@ -173,8 +170,9 @@ impl Redis {
 
     fn read_missing(&mut self, at: At, number: u64, bytes: usize) {
         let Some(room) = self.room(at).filter(|room| room.filling == Some(number)) else { return };
-        let Some(count) = room.count.as_ref().filter(|count| count.lacks()) else {
-            // They have come meanwhile.
+        let syncing = room.syncing != Syncing::No;
+        let Some(count) = room.count.as_ref().filter(|count| count.lacks() && !syncing) else {
+            // They have come meanwhile, or are read when it is known how the room stands.
             room.filling = None;
             return;
         };

@@ -56,10 +56,10 @@ impl Redis {
 
     /// Changes what stands in a room of whatever node.
     fn change(&mut self, at: At, changes: &[(String, Option<String>)]) {
-        let duplicates = self.duplicates;
+        let keeping = self.keeping();
         for changes in changes.chunks(CHANGES_MAX) {
             let Some(room) = self.room(at) else { return };
-            let call = scripts::hold(&room.channel, changes, &room.rules.history, &duplicates);
+            let call = scripts::hold(&room.channel, changes, &room.rules.history, &keeping);
             let key = room.key.clone();
             self.call(Asked::Hold { at, key }, call);
             self.shard.metrics().presence_flushed();
@@ -117,6 +117,7 @@ impl Redis {
 
     /// Nodes have changed what they hold.
     pub(super) fn others_changed(&mut self, at: At, version: u64, changes: Vec<Elsewhere>) {
+        let own = self.lives.own();
         let Some(room) = self.room(at).filter(|room| room.count.is_some()) else { return };
         if let Some(scan) = &mut room.scan {
             return scan.change(version, changes);
@@ -130,11 +131,18 @@ impl Redis {
             return;
         }
         room.version = version;
-        let room = room.key.clone();
+        let key = room.key.clone();
         let mut clients = changes;
+        // A command of a connection that was given up may be carried out after what was sent over the next.
+        let stands = |held: Option<&Held>| held.map(wire::held);
+        let wrong = clients
+            .iter()
+            .filter(|(node, client, held)| *node == own && stands(held.as_ref()) != stands(room.held.get(client)));
+        let wrong: Vec<Arc<str>> = wrong.map(|(_, client, _)| client.clone()).collect();
+        wrong.iter().for_each(|client| self.is_dirty(at, client));
         clients.retain(|(node, ..)| !self.lives.is_own(*node) && self.lives.counts(*node));
         if !clients.is_empty() {
-            self.events.push_back(Event::Others { room, clients, whole: false });
+            self.events.push_back(Event::Others { room: key, clients, whole: false });
         }
     }
 
@@ -180,6 +188,10 @@ impl Redis {
         let left = own.keys().filter(|client| !room.held.contains_key(*client));
         let wrong: Vec<Arc<str>> = lacks.map(|(client, _)| client).chain(left).cloned().collect();
         wrong.iter().for_each(|client| self.is_dirty(at, client));
+        if stale.len() == CHANGES_MAX {
+            // There may be more.
+            self.turns.try_again(at);
+        }
         self.change(at, &stale);
     }
 }

@@ -7,15 +7,19 @@ use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// What a node has seen of a room's count. Whoever finds that less stands there, or another message at its end, knows
-/// that the count is broken.
+/// What a node has seen of a room's count. Whoever finds that less stands there, or another message at a place that was
+/// told, knows that the count is broken.
 pub struct Seen {
     /// Names the count.
     pub epoch: Arc<str>,
     /// The highest offset.
     pub offset: u64,
-    /// When that message got its place, in milliseconds; 0: not known.
+    /// The offset of the message that was told last.
+    pub told: u64,
+    /// When that one got its place, in milliseconds; 0: not known.
     pub at: u64,
+    /// Redis may be another one since.
+    pub is_uncertain: bool,
 }
 
 /// How far a room's messages have been told.
@@ -26,8 +30,10 @@ pub struct Count {
     pub told: u64,
     /// When it got its place, in milliseconds; 0: not known.
     pub told_at: u64,
-    /// The last message that there is, as far as is known: not below `told`.
+    /// The last message that there is, as scripts have answered: not below `told`.
     pub last: u64,
+    /// The last message that came too early, as whoever pushes it says: it is looked for, and nothing else is made of it.
+    pub early: u64,
 }
 
 /// How a message that came stands to those that were told.
@@ -90,7 +96,7 @@ pub struct Room {
 impl Count {
     /// A count of which everything up to this message was told, or needs not be.
     pub fn from(epoch: &str, offset: u64, at: u64) -> Count {
-        Count { epoch: epoch.into(), told: offset, told_at: at, last: offset }
+        Count { epoch: epoch.into(), told: offset, told_at: at, last: offset, early: 0 }
     }
 
     /// The place of the last message that was told.
@@ -101,12 +107,6 @@ impl Count {
     /// A place of this count.
     pub fn at(&self, offset: u64) -> Position {
         Position { epoch: self.epoch.clone(), offset }
-    }
-
-    /// What is known of it.
-    pub fn seen(&self) -> Seen {
-        let at = if self.last == self.told { self.told_at } else { 0 };
-        Seen { epoch: self.epoch.clone(), offset: self.last, at }
     }
 
     /// Looks at a message that came.
@@ -132,7 +132,7 @@ impl Count {
 
     /// Whether there are messages that were not told.
     pub fn lacks(&self) -> bool {
-        self.told < self.last
+        self.told < self.last.max(self.early)
     }
 }
 
@@ -157,6 +157,13 @@ impl Room {
             is_uncertain: false,
             dirty: HashSet::new(),
         }
+    }
+
+    /// What is known of its count, if it is open.
+    pub fn seen(&self) -> Option<Seen> {
+        let Count { epoch, told, told_at, last, early: _ } = self.count.as_ref()?;
+        let is_uncertain = self.syncing != Syncing::No;
+        Some(Seen { epoch: epoch.clone(), offset: *last, told: *told, at: *told_at, is_uncertain })
     }
 }
 

@@ -33,12 +33,26 @@ pub static SCRIPTS: [&Script; 7] = [&PUBLISH, &READ, &SYNC, &PAGE, &CHECK, &HOLD
 pub const READ_BYTES_MAX: usize = 8 << 20;
 /// Fields of a presence that are read at once, about.
 pub const PAGE_FIELDS: usize = 1000;
-/// How much longer than it is of use a count is kept: checks come round to every room of a shard in this time.
-const SPARE: Duration = Duration::from_secs(600);
+/// How much longer than it is of use a count is kept at least.
+const SPARE_MIN: Duration = Duration::from_secs(600);
+
+/// What decides how long keys are kept.
+pub struct Keeping {
+    duplicates: Duplicates,
+    spare: Duration,
+}
+
+impl Keeping {
+    /// For a shard with so many rooms, so many of which are checked in a second: keys must outlive several rounds.
+    pub fn new(duplicates: Duplicates, rooms: usize, checks: usize) -> Keeping {
+        let spare = SPARE_MIN.max(Duration::from_secs(4 * (rooms / checks) as u64));
+        Keeping { duplicates, spare }
+    }
+}
 
 /// How long what is kept of a room outlives its last check: epoch and offset stand for the age of the history.
-fn time_to_live(history: &config::History, duplicates: &Duplicates) -> Duration {
-    history.age.max(duplicates.age) + SPARE
+fn time_to_live(history: &config::History, keeping: &Keeping) -> Duration {
+    history.age.max(keeping.duplicates.age) + keeping.spare
 }
 
 /// The keys of a room by the channel, which is the beginning of their names.
@@ -66,19 +80,21 @@ pub fn publish(
     channel: &[u8],
     seen: &Seen,
     history: &config::History,
-    duplicates: &Duplicates,
+    keeping: &Keeping,
     publication: &Publication,
 ) -> Call {
     let (count, stream) = (key(channel, ":m"), key(channel, ":s"));
-    let known_again = publication.named && !duplicates.age.is_zero() && duplicates.per_client > 0;
+    let known_again = publication.named && !keeping.duplicates.age.is_zero() && keeping.duplicates.per_client > 0;
     let name = known_again.then(|| key(channel, &format!(":d:{}", wire::name_hash(publication))));
     let mut keys = vec![&*count, &*stream, channel];
     keys.extend(name.as_deref());
-    let [offset, at] = [seen.offset, seen.at].map(|n| n.to_string());
+    let [offset, told, at] = [seen.offset, seen.told, seen.at].map(|n| n.to_string());
+    let looks = if seen.is_uncertain { "1" } else { "0" };
     let [messages, bytes, age] = bounds(history);
-    let (epoch, ttl, names) = (new_epoch(), ms(time_to_live(history, duplicates)), ms(duplicates.age));
+    let (epoch, ttl, names) = (new_epoch(), ms(time_to_live(history, keeping)), ms(keeping.duplicates.age));
     let body = wire::publication(publication);
-    let args = [&*seen.epoch, &offset, &at, &epoch, &ttl, &messages, &bytes, &age, &names].map(str::as_bytes);
+    let args = [&*seen.epoch, &offset, &told, &at, looks, &epoch, &ttl, &messages, &bytes, &age, &names];
+    let args = args.map(str::as_bytes);
     Call::script(&PUBLISH, &keys, &[&args[..], &[&body]].concat())
 }
 
@@ -91,11 +107,11 @@ pub fn read(channel: &[u8], after: u64, batch: Batch, history: &config::History)
 }
 
 /// Learns how a room stands, and who is there: the first page of it.
-pub fn sync(channel: &[u8], seen: Option<&Seen>, history: &config::History, duplicates: &Duplicates) -> Call {
-    let (epoch, offset, at) = seen.map_or(("", 0, 0), |seen| (&*seen.epoch, seen.offset, seen.at));
-    let [offset, at] = [offset, at].map(|n| n.to_string());
-    let (new, ttl, most) = (new_epoch(), ms(time_to_live(history, duplicates)), PAGE_FIELDS.to_string());
-    let args = [epoch, &offset, &at, &new, &ttl, &most].map(str::as_bytes);
+pub fn sync(channel: &[u8], seen: Option<&Seen>, history: &config::History, keeping: &Keeping) -> Call {
+    let (epoch, numbers) = seen.map_or(("", [0; 3]), |seen| (&*seen.epoch, [seen.offset, seen.told, seen.at]));
+    let [offset, told, at] = numbers.map(|n| n.to_string());
+    let (new, ttl, most) = (new_epoch(), ms(time_to_live(history, keeping)), PAGE_FIELDS.to_string());
+    let args = [epoch, &offset, &told, &at, &new, &ttl, &most].map(str::as_bytes);
     Call::script(&SYNC, &[&key(channel, ":m"), &key(channel, ":s"), &key(channel, ":p")], &args)
 }
 
@@ -106,8 +122,8 @@ pub fn page(channel: &[u8], place: u64) -> Call {
 }
 
 /// Looks whether a room stands as it is known to.
-pub fn check(channel: &[u8], history: &config::History, duplicates: &Duplicates) -> Call {
-    let ttl = ms(time_to_live(history, duplicates));
+pub fn check(channel: &[u8], history: &config::History, keeping: &Keeping) -> Call {
+    let ttl = ms(time_to_live(history, keeping));
     Call::script(&CHECK, &[&key(channel, ":m"), &key(channel, ":p")], &[ttl.as_bytes()])
 }
 
@@ -116,9 +132,9 @@ pub fn hold(
     channel: &[u8],
     changes: &[(String, Option<String>)],
     history: &config::History,
-    duplicates: &Duplicates,
+    keeping: &Keeping,
 ) -> Call {
-    let ttl = ms(time_to_live(history, duplicates));
+    let ttl = ms(time_to_live(history, keeping));
     let changes = changes.iter().flat_map(|(field, value)| [&**field, value.as_deref().unwrap_or_default()]);
     let args: Vec<&[u8]> = [&*ttl].into_iter().chain(changes).map(str::as_bytes).collect();
     Call::script(&HOLD, &[&key(channel, ":p"), channel], &args)
@@ -132,4 +148,17 @@ pub fn clear(channel: &[u8], node: NodeId) -> Call {
 /// Tells the nodes that have a room open.
 pub fn tell(channel: &[u8], told: &[u8]) -> Call {
     Call::command(channel, &[b"SPUBLISH", channel, told])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_outlive_a_round_of_checks_however_many_rooms_there_are() {
+        let duplicates = Duplicates { age: Duration::from_secs(60), per_client: 1 };
+        let history = config::History { messages: 1, age: Duration::from_secs(30), bytes: 1 };
+        let kept = |rooms| time_to_live(&history, &Keeping::new(duplicates, rooms, 500)).as_secs();
+        assert_eq!((kept(0), kept(75_000), kept(1_000_000)), (660, 660, 8060));
+    }
 }

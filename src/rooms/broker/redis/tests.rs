@@ -81,6 +81,7 @@ impl Node {
         let broker = Redis::new(Parts {
             link: Link::new(&redis, &SCRIPTS, Some(0)),
             live: live.clone(),
+            standing: watch::Sender::new(Standing::Reached).subscribe(),
             prefix: config.prefix,
             namespaces: [Arc::from("default")].into(),
             duplicates: Duplicates { age: Duration::from_secs(60), per_client: 128 },

@@ -1,5 +1,6 @@
 //! What is done by time.
 use super::{Asked, At, Redis, scripts};
+use crate::cluster::nodes::Standing;
 use crate::rooms::broker::Event;
 use crate::rooms::schedule::poll_until;
 use std::pin::Pin;
@@ -10,7 +11,7 @@ use tokio::time::{Instant, Sleep};
 /// What is done by time is done so often.
 const TICK: Duration = Duration::from_millis(500);
 /// Rooms that are checked in one tick: 500 a second.
-const CHECKS_PER_TICK: usize = 250;
+pub const CHECKS_PER_TICK: usize = 250;
 /// Places that are looked at for rooms in one tick.
 const PLACES_PER_TICK: usize = 8192;
 /// A room is checked at most so often.
@@ -100,7 +101,9 @@ impl Redis {
     }
 
     fn look_at_nodes(&mut self) {
-        let reached = self.link.reaches(self.nodes_slot);
+        // The list comes by another link than rooms do.
+        let kept_up = *self.standing.borrow() != Standing::Away;
+        let reached = kept_up && self.link.reaches(self.nodes_slot);
         let changes = self.lives.look(reached);
         self.events.extend(changes.gone.into_iter().map(|node| Event::Gone { node }));
         if changes.anew {
@@ -125,7 +128,7 @@ impl Redis {
                 return;
             }
             self.turns.checked += 1;
-            let duplicates = self.duplicates;
+            let keeping = self.keeping();
             let Some(room) = self.rooms.get(place) else { continue };
             if room.count.is_none() || !self.link.reaches(room.slot) {
                 continue;
@@ -135,7 +138,7 @@ impl Redis {
             if self.turns.cleans {
                 self.queue_sync(at);
             } else {
-                let call = scripts::check(&room.channel, &room.rules.history, &duplicates);
+                let call = scripts::check(&room.channel, &room.rules.history, &keeping);
                 self.call(Asked::Check { at }, call);
             }
         }

@@ -13,6 +13,9 @@ use std::sync::Arc;
 const EPOCH_BYTES_MAX: usize = 64;
 const STATUS_BYTES_MAX: usize = 64;
 
+/// Offsets, times and versions stay below this: where Lua writes numbers whole.
+const NUMBER_MAX: u64 = 100_000_000_000_000;
+
 /// What came over the channel of a room.
 pub enum Pushed<'a> {
     /// A message at its place.
@@ -131,7 +134,8 @@ pub fn read_field(field: &[u8]) -> Option<(NodeId, Arc<str>)> {
     Some((node.parse().ok().filter(|_| node.len() == 16)?, name(client)?))
 }
 
-/// What stands there: sessions, since when, and what the client says of itself, with its version and since when.
+/// What stands there: sessions, since when (in milliseconds), and what the client says of itself, with its version and
+/// since when (in microseconds).
 pub fn held(held: &Held) -> String {
     let Held { sessions, since, said } = held;
     let since = since.as_millisecond();
@@ -139,7 +143,8 @@ pub fn held(held: &Held) -> String {
         None => format!("{sessions} {since}"),
         Some(said) => {
             let Said { status, since: said_since, version } = &**said;
-            format!("{sessions} {since} {version} {} {}", said_since.as_millisecond(), status.as_str())
+            // As exact as what nodes tell each other of it: it decides which of two is newer.
+            format!("{sessions} {since} {version} {} {}", said_since.as_microsecond(), status.as_str())
         }
     }
 }
@@ -151,7 +156,7 @@ pub fn read_held(value: &[u8]) -> Option<Held> {
     let since = read_time(words.next()?)?;
     let Some(version) = words.next() else { return Some(Held { sessions, since, said: None }) };
     let version = version.parse().ok()?;
-    let said_since = read_time(words.next()?)?;
+    let said_since = Timestamp::from_microsecond(words.next()?.parse().ok()?).ok()?;
     let status = match words.next()? {
         "online" => Status::Online,
         "offline" => Status::Offline,
@@ -173,9 +178,9 @@ pub fn read_epoch(reply: &Reply) -> Option<&str> {
     reply.text().filter(|text| is_epoch(text))
 }
 
-/// A number of a reply that is none below 0.
+/// A number of a reply: an offset, a time, a version.
 pub fn read_number(reply: &Reply) -> Option<u64> {
-    u64::try_from(reply.int()?).ok()
+    u64::try_from(reply.int()?).ok().filter(|number| *number < NUMBER_MAX)
 }
 
 /// Some of what stands in a room's presence.
@@ -216,5 +221,5 @@ fn word(text: &[u8]) -> Option<(&str, &[u8])> {
 
 fn number(text: &[u8]) -> Option<(u64, &[u8])> {
     let (word, rest) = word(text)?;
-    Some((word.parse().ok()?, rest))
+    Some((word.parse().ok().filter(|number| *number < NUMBER_MAX)?, rest))
 }

@@ -22,9 +22,15 @@ local function new_count(epoch)
   return {epoch = epoch, offset = 0, at = 0, first = 1, first_at = 0, before = 0, total = 0, touched = 0}
 end
 
--- Whether somebody has seen more of this count than stands here, or another message at its end: then it is broken.
-local function is_broken(c, epoch, offset, at)
-  return c.epoch == epoch and (c.offset < offset or (c.offset == offset and at > 0 and c.at ~= at))
+-- Whether somebody has seen more of this count than stands here (offset), or another message than the one at a place
+-- that was told (told, with its time or 0): then it is broken. Others may have got places behind that since; whether it
+-- is looked at then, in the stream, is for whoever calls to say.
+local function is_broken(c, stream, epoch, offset, told, at, looks)
+  if c.epoch ~= epoch then return false end
+  if c.offset < offset then return true end
+  if at == 0 or c.offset == told then return at > 0 and c.at ~= at end
+  local entry = looks and redis.call('XRANGE', stream, told .. '-0', told .. '-0')[1]
+  return entry and tonumber(entry[2][2]) ~= at
 end
 
 local function now()

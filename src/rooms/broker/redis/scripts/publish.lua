@@ -1,17 +1,18 @@
 -- Gives a message its place, keeps it, and tells the nodes.
 --
 -- KEYS: count, stream, channel, and the name of the message where it is known again.
--- ARGV: the place that the sender's node has seen (epoch, offset, time or 0), an epoch in case, the time to live of the
--- count, bounds of the history (messages, bytes, age), the age of names, the message.
+-- ARGV: what the sender's node has seen (epoch, offset, offset told, its time or 0), 1 where that is to be looked at in
+-- the stream, an epoch in case, the time to live of the count, bounds of the history (messages, bytes, age), the age of names, the message.
 -- Returns epoch, offset, and 1 where that is the place of an earlier message.
-local bounds = {messages = tonumber(ARGV[6]), bytes = tonumber(ARGV[7]), age = tonumber(ARGV[8])}
-local body = ARGV[10]
+local bounds = {messages = tonumber(ARGV[8]), bytes = tonumber(ARGV[9]), age = tonumber(ARGV[10])}
+local body = ARGV[12]
 local c = count_at(KEYS[1])
-local is_new = not c or is_broken(c, ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]))
-if is_new then c = new_count(ARGV[4]) end
+local is_new = not c or is_broken(c, KEYS[2], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]),
+  ARGV[5] == '1')
+if is_new then c = new_count(ARGV[6]) end
 c.offset = c.offset + 1
 if KEYS[4] then
-  local place = redis.call('SET', KEYS[4], c.epoch .. ' ' .. c.offset, 'NX', 'GET', 'PX', ARGV[9])
+  local place = redis.call('SET', KEYS[4], c.epoch .. ' ' .. c.offset, 'NX', 'GET', 'PX', ARGV[11])
   if place then
     local epoch, offset = string.match(place, '^(%S+) (%d+)$')
     return {epoch, offset, 1}
@@ -46,6 +47,6 @@ else
     c.touched = time
   end
 end
-keep_count(KEYS[1], c, ARGV[5])
+keep_count(KEYS[1], c, ARGV[7])
 redis.call('SPUBLISH', KEYS[3], 'm' .. c.epoch .. ' ' .. c.offset .. ' ' .. c.at .. ' ' .. body)
 return {c.epoch, c.offset, 0}

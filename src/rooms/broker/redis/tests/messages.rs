@@ -203,6 +203,7 @@ async fn what_no_node_says_does_no_harm() {
     let channel = "t:{default/r}";
     let epoch = opened.epoch.to_string();
     let far = format!("m{epoch} 1000 1 1 1\nab\"x\"");
+    let endless = format!("m{epoch} {} 1 1 1\nab\"x\"", u64::MAX);
     let wrong = [
         "",
         "x",
@@ -219,11 +220,15 @@ async fn what_no_node_says_does_no_harm() {
         "t2",
         "t1 1 ",
         "r0000000000000002 x a",
+        &endless,
         &far,
     ];
     for payload in wrong {
         aside.ask(channel, &["SPUBLISH", channel, payload]).await;
     }
+    // And it is not believed: else the count would be broken by what is told of it.
+    a.read(&room, 0, Batch { messages: 0, bytes: 0 }).await;
+    assert_eq!(a.broker.rooms.iter().map(|(_, room)| room.seen().unwrap().offset).max(), Some(0));
     let next = format!("m{epoch} 1 1 1 1\nab{{");
     aside.ask(channel, &["SPUBLISH", channel, &next]).await;
     assert_eq!(a.publish(&room, "alice", "one").await.unwrap().0, Position { offset: 1, ..opened });

@@ -119,14 +119,50 @@ async fn a_redis_that_has_less_than_was_seen_begins_another_count() {
     assert_ne!(after.epoch, position.epoch);
 }
 
+/// And others have got places there before this node looks.
 #[tokio::test]
-async fn the_room_of_everyone_opens_when_redis_is_there() {
+async fn another_message_at_a_place_that_was_told_is_found() {
+    if !has_redis() {
+        return;
+    }
+    let server = Server::start(&[]).await;
+    let (mut a, mut b, mut aside) =
+        (Node::start(&server, 1).await, Node::start(&server, 2).await, Aside::to(&server).await);
+    let room = key("r");
+    let opened = a.open(&room).await;
+    let (count, stream) = ("t:{default/r}:m", "t:{default/r}:s");
+    let before = aside.ask(count, &["GET", count]).await;
+    a.publish(&room, "alice", "one").await;
+    assert_eq!(a.delivered().await, (1, "one".into()));
+    a.turn_deaf(&room).await;
+    aside.ask(count, &["SET", count, before.text().unwrap()]).await;
+    aside.ask(stream, &["DEL", stream]).await;
+    b.open(&room).await;
+    // What comes now is of another millisecond.
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    for i in 0..3 {
+        b.publish(&room, "bob", &format!("another {i}")).await;
+    }
+    // As when Redis is reached again: its own message comes before what it has asked.
+    let at = a.broker.at(&room).unwrap();
+    a.broker.room(at).unwrap().syncing = room::Syncing::Queued;
+    let (position, _) = a.publish(&room, "alice", "next").await.unwrap();
+    assert_ne!(position.epoch, opened.epoch);
+    assert_eq!(a.lost().await, Position { offset: 0, ..position.clone() });
+}
+
+#[tokio::test]
+async fn the_room_of_everyone_cannot_be_opened_before_redis_is_there() {
     if !has_redis() {
         return;
     }
     let server = Server::start(&[]).await;
     let (mut a, mut b) = (Node::new(&server, 1), Node::new(&server, 2));
     let everyone = RoomKey::everyone(Namespace { index: 0 });
+    a.broker.open(&everyone, &Arc::default());
+    assert!(matches!(a.event().await, Event::Unavailable { room } if room == everyone));
+    a.reached().await;
+    b.reached().await;
     let opened = (a.open(&everyone).await, b.open(&everyone).await);
     assert_eq!(opened.0, opened.1);
     a.publish(&everyone, "alice", "hello").await;

@@ -14,7 +14,7 @@ fn held(sessions: u32) -> Held {
 fn away() -> Held {
     let said = Said {
         status: Status::Text("gone for lunch".into()),
-        since: Timestamp::from_millisecond(2_000).unwrap(),
+        since: Timestamp::from_microsecond(2_000_001).unwrap(),
         version: 3,
     };
     Held { said: Some(Arc::new(said)), ..held(2) }
@@ -268,4 +268,35 @@ async fn a_node_that_is_another_one_announces_everything_anew() {
         aside.ask(presence, &["HGET", presence, "000000000000000b alice"]).await
     };
     assert_eq!(a.beside(cleaned).await.text(), Some("1 1000"));
+}
+
+/// As when a connection was given up, and the kernel has sent what was written there.
+#[tokio::test]
+async fn what_redis_carries_out_late_is_put_right() {
+    if !has_redis() {
+        return;
+    }
+    let server = Server::start(&[]).await;
+    let (mut a, mut b, room) = (Node::start(&server, 1).await, Node::start(&server, 2).await, key("r"));
+    a.open(&room).await;
+    b.open(&room).await;
+    a.broker.holds(&room, &"alice".into(), Some(held(1)));
+    let mut at_b = Others::default();
+    a.beside(at_b.become_(&mut b, &[(1, "alice", held(1))])).await;
+    for (client, late) in [("alice", None), ("alice", Some("3 1000")), ("ghost", Some("1 1000"))] {
+        let late = late.map(str::to_owned);
+        let seen = at_b.0.get(&(NodeId(1), client.into())).cloned();
+        let change = [(wire::field(NodeId(1), client), late.clone())];
+        let call = scripts::hold(b"t:{default/r}", &change, &Rules::default().history, &b.broker.keeping());
+        b.broker.call(Asked::Told, call);
+        let changed = async {
+            while at_b.0.get(&(NodeId(1), client.into())).cloned() == seen {
+                if let Event::Others { clients, whole, .. } = b.event().await {
+                    at_b.take(clients, whole);
+                }
+            }
+        };
+        timeout(DEADLINE, changed).await.unwrap();
+        a.beside(at_b.become_(&mut b, &[(1, "alice", held(1))])).await;
+    }
 }
