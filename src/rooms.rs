@@ -184,6 +184,7 @@ impl Rooms {
                 prefix: config.prefix.clone(),
                 namespaces: shared.namespaces.clone(),
                 duplicates: shared.rules.duplicates,
+                message_bytes: shared.rules.max_message_size,
                 shard: shard.clone(),
             })),
             None => {

@@ -184,7 +184,7 @@ impl Link {
     pub fn unsubscribe(&mut self, channel: &[u8]) {
         let Call { slot, bytes } = Call::command(channel, &[b"SUNSUBSCRIBE", channel]);
         if let Some(connection) = self.masters.connection(slot) {
-            connection.unsubscribe(channel, bytes);
+            connection.unsubscribe(channel, bytes, self.cluster);
         }
     }
 

@@ -18,6 +18,9 @@ use tokio::time::{Instant, interval, sleep_until, timeout_at};
 const SEED: u64 = 1;
 const SECONDS: u64 = 30;
 const ROUND: Duration = Duration::from_secs(12);
+/// A run with faults comes to all of these, or proves nothing.
+const MUST_HAPPEN: [&str; 5] =
+    ["duplicates answered", "fault: node killed", "offline", "recovered: false", "recovered: true"];
 /// How long after the last fault everything must be right.
 const RIGHT_WITHIN: Duration = Duration::from_secs(20);
 const NODES: usize = 3;
@@ -208,6 +211,11 @@ async fn with_redis(what: &str, store: Store) {
     if verdict.is_ok() {
         let rooms = run.court.ledger().rooms.clone();
         verdict = everything_expires(&*store.lock().await, &rooms).await;
+        let (counts, _) = run.court.counts();
+        let missing: Vec<_> = MUST_HAPPEN.iter().filter(|what| !counts.contains_key(*what)).collect();
+        if verdict.is_ok() && !missing.is_empty() {
+            verdict = Err(format!("{missing:?} have not happened once"));
+        }
     }
     run.conclude(verdict).await;
 }

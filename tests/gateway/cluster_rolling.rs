@@ -11,10 +11,19 @@ use tokio::sync::watch;
 use tokio::time::{interval, sleep};
 use tokio_tungstenite::tungstenite::Message;
 
-const ROOMS: usize = 30;
+/// Members of each room.
 const MEMBERS: usize = 10;
-/// Between two messages of a client.
-const PACE: Duration = Duration::from_millis(500);
+
+/// How many clients there are: 300, or as many as `WSGATE_ROLLING_CLIENTS` says, up to 5,000.
+fn clients() -> usize {
+    let asked = std::env::var("WSGATE_ROLLING_CLIENTS").map(|text| text.parse().expect("a number of clients"));
+    asked.unwrap_or(300).clamp(MEMBERS, 5000) / MEMBERS * MEMBERS
+}
+
+/// Between two messages of a client: all of them send 600 a second.
+fn pace() -> Duration {
+    Duration::from_secs(clients() as u64) / 600
+}
 
 /// A client that goes where it is told, with what it has seen of its room.
 struct Roamer {
@@ -72,7 +81,7 @@ impl Roamer {
 
     /// Talks, and moves on, until all members of its room have said their last word and it has heard them.
     async fn talk(mut self, other: String, talking: Arc<AtomicUsize>, finish: watch::Receiver<bool>) -> Roamer {
-        let mut turn = interval(PACE);
+        let mut turn = interval(pace());
         let mut ended = false;
         loop {
             tokio::select! {
@@ -166,26 +175,28 @@ fn check(room: &[Roamer]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_or_doubled_when_300_clients_move_on() {
+async fn nothing_is_lost_or_doubled_when_clients_move_on() {
     let Some(redis) = Redis::start().await else { return };
-    let file = |name| node_file(&[&redis.url()], name, "").replace("drain = \"100ms\"", "drain = \"3s\"");
+    let (clients, rooms) = (clients(), clients() / MEMBERS);
+    let drain = format!("drain = \"{}s\"", (clients / 250).max(3));
+    let file = |name| node_file(&[&redis.url()], name, "").replace("drain = \"100ms\"", &drain);
     let [mut old, new] = [Gateway::start(&file("old")).await, Gateway::start(&file("new")).await];
     let (talking, (finish, finishes)) = (Arc::new(AtomicUsize::new(0)), watch::channel(false));
     let mut roamers = Vec::new();
-    for n in 0..ROOMS * MEMBERS {
-        let roamer = Roamer::arrive(format!("c{n}"), format!("room-{}", n % ROOMS), old.address(0)).await;
+    for n in 0..clients {
+        let roamer = Roamer::arrive(format!("c{n}"), format!("room-{}", n % rooms), old.address(0)).await;
         roamers.push(tokio::spawn(roamer.talk(new.address(0).to_owned(), talking.clone(), finishes.clone())));
     }
-    eventually(|| async { (talking.load(Relaxed) == ROOMS * MEMBERS).then_some(()) }).await;
+    eventually(|| async { (talking.load(Relaxed) == clients).then_some(()) }).await;
     assert!(old.stop().await.success());
     finish.send_replace(true);
-    let mut rooms: BTreeMap<String, Vec<Roamer>> = BTreeMap::new();
+    let mut found: BTreeMap<String, Vec<Roamer>> = BTreeMap::new();
     for roamer in roamers {
         let roamer = within(roamer).await.unwrap();
-        rooms.entry(roamer.room.clone()).or_default().push(roamer);
+        found.entry(roamer.room.clone()).or_default().push(roamer);
     }
-    assert_eq!(rooms.len(), ROOMS);
-    for (room, roamers) in &rooms {
+    assert_eq!(found.len(), rooms);
+    for (room, roamers) in &found {
         check(roamers);
         let mut names: Vec<&str> = roamers.iter().map(|roamer| &*roamer.name).collect();
         names.sort_unstable();
@@ -197,4 +208,7 @@ async fn nothing_is_lost_or_doubled_when_300_clients_move_on() {
         })
         .await;
     }
+    let all = || found.values().flatten();
+    let sent = all().map(|roamer| roamer.sent).sum::<usize>();
+    println!("{clients} clients in {rooms} rooms moved on: {sent} messages acknowledged, none lost, none doubled");
 }

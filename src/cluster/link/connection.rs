@@ -22,6 +22,7 @@ const KEPT_BYTES: usize = 256 * 1024;
 const QUIET_BEATS: u8 = 2;
 /// Beats without an answer that is awaited after which the connection is given up: 3 s at least.
 const SILENT_BEATS: u8 = 7;
+const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
 /// A call that was sent, or waits to be sent again.
 #[derive(Debug)]
@@ -107,15 +108,21 @@ impl Connection {
         self.put(Awaited::Subscribed(slot), command);
     }
 
-    pub fn unsubscribe(&mut self, channel: &[u8], command: Vec<u8>) {
+    /// `checked`: slots may move. Then Redis may unsubscribe the channel by itself, which looks like the answer, and refuse
+    /// the command after that. So that no call is given this error as its answer, a PING stands between.
+    pub fn unsubscribe(&mut self, channel: &[u8], command: Vec<u8>, checked: bool) {
         self.put(Awaited::Unsubscribed(Bytes::copy_from_slice(channel)), command);
+        if checked {
+            self.put(Awaited::Pong, PING.to_vec());
+        }
     }
 
     fn put(&mut self, awaited: Awaited, bytes: Vec<u8>) {
         if self.awaited.is_empty() {
             self.quiet = 0;
         }
-        if self.awaited.len() >= AWAITED_MAX {
+        // Nothing overtakes what waits, also where an answer has made room for it.
+        if self.awaited.len() >= AWAITED_MAX || !self.queue.is_empty() {
             self.queue.push_back((awaited, bytes));
         } else {
             self.awaited.push_back(awaited);
@@ -140,17 +147,23 @@ impl Connection {
         while self.written < self.out.len() {
             match Pin::new(&mut self.stream).poll_write(cx, &self.out[self.written..]) {
                 Poll::Ready(Ok(n)) if n > 0 => self.written += n,
-                Poll::Ready(Ok(_) | Err(_)) | Poll::Pending => return,
+                Poll::Ready(Ok(_) | Err(_)) | Poll::Pending => return self.forget_written(),
             }
         }
-        if self.written > 0 {
-            self.out.clear();
-            self.out.shrink_to(KEPT_BYTES);
-            self.written = 0;
-        }
+        self.forget_written();
         // TLS may hold what the socket did not take.
         if Pin::new(&mut self.stream).poll_flush(cx).is_ready() {
             self.flushing = false;
+        }
+    }
+
+    /// Not before it is half of what is gathered, so that no byte is moved often; but under a load that never lets all be
+    /// written, too.
+    fn forget_written(&mut self) {
+        if self.written > self.out.len() / 2 {
+            self.out.drain(..self.written);
+            self.out.shrink_to(KEPT_BYTES);
+            self.written = 0;
         }
     }
 
@@ -199,13 +212,12 @@ impl Connection {
         match (self.awaited.pop_front(), answer) {
             (Some(Awaited::Call(sent)), answer) => Ok(Some(Heard::Answered(sent, answer))),
             (Some(Awaited::Subscribed(slot)), Err(error)) => Ok(Some(Heard::Unsubscribable(slot, error))),
-            (Some(Awaited::Pong), Ok(_)) => Ok(None),
+            (Some(Awaited::Pong), Ok(reply)) if reply.text() == Some("PONG") => Ok(None),
             // It was not subscribed there, and cannot be: the slot lies elsewhere.
             (Some(Awaited::Unsubscribed(_)), Err(_)) => Ok(None),
             (Some(Awaited::Pong), Err(error)) => Err(Fault::Refused(super::redis::said(&error))),
-            (Some(Awaited::Subscribed(_) | Awaited::Unsubscribed(_)) | None, Ok(_)) | (None, Err(_)) => {
-                Err(Fault::Wrong("an answer that nobody has asked for"))
-            }
+            (Some(Awaited::Subscribed(_) | Awaited::Unsubscribed(_) | Awaited::Pong) | None, Ok(_))
+            | (None, Err(_)) => Err(Fault::Wrong("an answer that nobody has asked for")),
         }
     }
 
@@ -230,7 +242,7 @@ impl Connection {
             return if silent { Err(Fault::Wrong("no answer for 3 s")) } else { Ok(()) };
         }
         if self.quiet >= QUIET_BEATS {
-            self.put(Awaited::Pong, b"*1\r\n$4\r\nPING\r\n".to_vec());
+            self.put(Awaited::Pong, PING.to_vec());
             self.flush(cx);
         }
         Ok(())
@@ -257,5 +269,62 @@ impl Connection {
             Awaited::Call(sent) => Some(sent),
             Awaited::Subscribed(_) | Awaited::Unsubscribed(_) | Awaited::Pong => None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::wire::Socket;
+    use std::future::poll_fn;
+    use std::task::ready;
+    use std::time::Duration;
+    use tokio::io::{AsyncRead, ReadBuf};
+    use tokio::net::{TcpListener, TcpSocket};
+    use tokio::time::timeout;
+
+    const PIECE: usize = 64 * 1024;
+
+    /// A connection whose socket takes little at once, and its other side.
+    async fn pair() -> (Connection, tokio::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_send_buffer_size(PIECE as u32).expect("a small buffer");
+        let stream = socket.connect(listener.local_addr().expect("an address")).await.expect("a connection");
+        let far = listener.accept().await.expect("a connection").0;
+        let talk = Talk { stream: Stream::Plain(Socket::Tcp(stream)), inbox: Inbox::default() };
+        (Connection::new(talk), far)
+    }
+
+    #[tokio::test]
+    async fn what_is_written_is_forgotten_under_constant_load() {
+        let (mut connection, mut far) = pair().await;
+        let call = |number| Sent { ticket: 0, slot: 0, length: PIECE, number, again: None, refused: None };
+        let mut calls = 0;
+        while connection.out.len() - connection.written < 8 * PIECE {
+            poll_fn(|cx| Poll::Ready(connection.send(call(calls), vec![b'x'; PIECE], false, cx))).await;
+            calls += 1;
+        }
+        let mut read = vec![0; PIECE];
+        for number in calls..AWAITED_MAX as u64 {
+            // There is always something that is not written.
+            let written = poll_fn(|cx| {
+                let mut buffer = ReadBuf::new(&mut read);
+                connection.flush(cx);
+                while connection.out.len() - connection.written >= 8 * PIECE {
+                    buffer.clear();
+                    ready!(Pin::new(&mut far).poll_read(cx, &mut buffer))?;
+                    connection.flush(cx);
+                }
+                Poll::Ready(io::Result::Ok(()))
+            });
+            timeout(Duration::from_secs(20), written).await.expect("in time").expect("what is written");
+            poll_fn(|cx| Poll::Ready(connection.send(call(number), vec![b'x'; PIECE], false, cx))).await;
+            let (gathered, room) = (connection.out.len(), connection.out.capacity());
+            assert!(
+                gathered <= 20 * PIECE && room <= 40 * PIECE,
+                "{gathered} bytes, room for {room} of {number} calls"
+            );
+        }
     }
 }

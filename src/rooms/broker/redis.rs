@@ -6,6 +6,7 @@
 //! there no more, or the count is another one, the members lose their place. The same question is asked again whenever the
 //! connection was lost, and whenever something does not fit together.
 mod answers;
+mod large;
 mod lives;
 mod presence;
 mod room;
@@ -23,8 +24,9 @@ use crate::metrics::PlacesLost;
 use crate::rooms::mail::RoomKey;
 use crate::shard::Shard;
 use bytes::Bytes;
+use large::Large;
 use lives::Lives;
-use room::{Arrival, Count, Room, Syncing};
+use room::{Arrival, Count, Room};
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -35,8 +37,6 @@ use wire::{Entry, Pushed};
 
 /// What is read at once of messages that are missing.
 const FILL: Batch = Batch { messages: 256, bytes: 256 * 1024 };
-/// Rooms that are asked for at once how they stand, when Redis is reached again.
-const SYNCS_MAX: usize = 256;
 
 /// What a broker over Redis is made of.
 pub struct Parts {
@@ -50,6 +50,8 @@ pub struct Parts {
     pub namespaces: Arc<[Arc<str>]>,
     /// What is remembered of each client's messages.
     pub duplicates: Duplicates,
+    /// Bytes of the largest message.
+    pub message_bytes: usize,
     /// Whose rooms these are.
     pub shard: Rc<Shard>,
 }
@@ -64,13 +66,13 @@ pub struct Redis {
     rooms: Slab<Room>,
     by_key: HashMap<RoomKey, usize>,
     by_channel: HashMap<Bytes, usize>,
-    /// Calls that Redis has to answer, by their tickets. The link bounds their bytes.
-    asked: Slab<Asked>,
+    /// Calls that Redis has to answer, by their tickets, and how much the answer may be, where that is much. The link
+    /// bounds their bytes.
+    asked: Slab<(Asked, usize)>,
     /// Taken before anything else is looked at, so that they stay few.
     events: VecDeque<Event>,
-    /// Rooms that are to be asked for how they stand.
-    syncs: VecDeque<At>,
-    syncs_asked: usize,
+    /// What waits until less is on its way to here.
+    large: Large,
     /// Rooms with changes of what this node holds.
     dirty: Vec<At>,
     /// Rooms that were left while Redis may still have something of this node there.
@@ -94,6 +96,7 @@ enum Asked {
     Publish { ticket: u64, at: At },
     Read { ticket: u64, at: At, wanted: Wanted },
     Sync { at: At },
+    Page { at: At },
     Fill { at: At, number: u64 },
     Check { at: At },
     Hold { at: At, key: RoomKey },
@@ -113,7 +116,7 @@ struct Wanted {
 impl Redis {
     /// A broker without rooms.
     pub fn new(parts: Parts) -> Redis {
-        let Parts { link, live, prefix, namespaces, duplicates, shard } = parts;
+        let Parts { link, live, prefix, namespaces, duplicates, message_bytes, shard } = parts;
         Redis {
             link,
             nodes_slot: slot_of(format!("{prefix}:{{nodes}}").as_bytes()),
@@ -126,8 +129,7 @@ impl Redis {
             by_channel: HashMap::new(),
             asked: Slab::new(),
             events: VecDeque::new(),
-            syncs: VecDeque::new(),
-            syncs_asked: 0,
+            large: Large::new(message_bytes),
             dirty: Vec::new(),
             leftovers: VecDeque::new(),
             lives: Lives::new(live),
@@ -147,7 +149,13 @@ impl Redis {
     }
 
     fn call(&mut self, asked: Asked, call: Call) {
-        let ticket = self.asked.insert(asked) as u64;
+        self.call_for(asked, 0, call);
+    }
+
+    /// Calls for an answer of about so many bytes.
+    fn call_for(&mut self, asked: Asked, bytes: usize, call: Call) {
+        self.large.comes(bytes);
+        let ticket = self.asked.insert((asked, bytes)) as u64;
         self.link.call(ticket, call);
     }
 
@@ -167,57 +175,6 @@ impl Redis {
         (room.count.is_some() && self.link.reaches(room.slot)).then_some(at)
     }
 
-    /// Has the room asked for how it stands, after what was asked before now.
-    fn queue_sync(&mut self, at: At) {
-        let Some(room) = self.room(at) else { return };
-        match room.syncing {
-            Syncing::No => {
-                room.syncing = Syncing::Queued;
-                self.syncs.push_back(at);
-            }
-            Syncing::Asked => room.syncing = Syncing::AskedAgain,
-            Syncing::Queued | Syncing::AskedAgain => (),
-        }
-    }
-
-    /// Asks for as many rooms as may be asked for at once.
-    fn sync_some(&mut self) {
-        while self.syncs_asked < SYNCS_MAX {
-            let Some(at) = self.syncs.pop_front() else { return };
-            if self.room(at).is_some_and(|room| room.syncing == Syncing::Queued) {
-                self.sync(at);
-            }
-        }
-    }
-
-    fn sync(&mut self, at: At) {
-        let duplicates = self.duplicates;
-        let Some(room) = self.room(at) else { return };
-        room.syncing = Syncing::Asked;
-        let call = scripts::sync(
-            &room.channel,
-            room.count.as_ref().map(Count::seen).as_ref(),
-            &room.rules.history,
-            &duplicates,
-        );
-        if !std::mem::replace(&mut room.subscribed, true) {
-            let channel = room.channel.clone();
-            self.link.subscribe(&channel);
-        }
-        self.syncs_asked += 1;
-        self.call(Asked::Sync { at }, call);
-    }
-
-    /// Reads the messages that are missing.
-    fn fill(&mut self, at: At) {
-        let number = self.number();
-        let Some(room) = self.room(at) else { return };
-        let Some(count) = room.count.as_ref().filter(|count| count.lacks() && room.filling.is_none()) else { return };
-        let call = scripts::read(&room.channel, count.told, FILL, &room.rules.history);
-        room.filling = Some(number);
-        self.call(Asked::Fill { at, number }, call);
-    }
-
     /// The members of a room have lost their place; this is the one that is told last now.
     fn lost(&mut self, at: At, cause: PlacesLost, epoch: &str, offset: u64, told_at: u64) {
         let Some(room) = self.room(at) else { return };
@@ -234,7 +191,7 @@ impl Redis {
         self.lost(at, PlacesLost::Epoch, epoch, offset, 0);
         // What stood there of who is in the room may be gone as well.
         self.queue_sync(at);
-        self.sync_some();
+        self.ask_some();
     }
 
     /// A message has come. Whether it was one, and is told now or was before.
@@ -289,8 +246,10 @@ impl Redis {
         match report {
             Report::Answered { ticket, answer } => {
                 let asked = usize::try_from(ticket).ok().and_then(|ticket| self.asked.try_remove(ticket));
-                if let Some(asked) = asked {
+                if let Some((asked, bytes)) = asked {
+                    self.large.has_come(bytes);
                     self.answered(asked, answer);
+                    self.ask_some();
                 }
                 if self.asked.capacity() > 4096 && self.asked.is_empty() {
                     self.asked.shrink_to_fit();
@@ -305,7 +264,7 @@ impl Redis {
                     }
                     self.queue_sync(at);
                 }
-                self.sync_some();
+                self.ask_some();
             }
             // Whatever was on its way is answered.
             Report::Down(_) => (),
@@ -352,7 +311,8 @@ impl Broker for Redis {
         self.by_key.insert(key.clone(), place);
         self.by_channel.insert(channel, place);
         if reached {
-            self.sync(At { place, generation });
+            self.queue_sync(At { place, generation });
+            self.ask_some();
         }
     }
 
@@ -377,8 +337,7 @@ impl Broker for Redis {
         let Some(room) = self.room(at) else { return };
         let Some(count) = &room.count else { return };
         let wanted = Wanted { epoch: count.epoch.clone(), after, some: batch.messages > 0 };
-        let call = scripts::read(&room.channel, after, batch, &room.rules.history);
-        self.call(Asked::Read { ticket, at, wanted }, call);
+        self.queue_history(ticket, at, wanted, batch);
     }
 
     fn holds(&mut self, key: &RoomKey, client: &Arc<str>, held: Option<Held>) {

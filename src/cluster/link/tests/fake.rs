@@ -197,6 +197,28 @@ async fn what_redis_unsubscribes_by_itself_is_to_be_subscribed_anew() {
     assert_eq!(up(&mut link).await, Slots(vec![(slot_of(b"c"), slot_of(b"c"))]));
 }
 
+/// A slot moves while its channel is unsubscribed: Redis does so by itself, then refuses what it was asked.
+#[tokio::test]
+async fn no_call_is_given_the_error_of_another_command() {
+    let mut fake = Fake::start(1).await;
+    let mut link = fake.link();
+    up(&mut link).await;
+    link.call(1, say(1));
+    link.unsubscribe(b"c");
+    link.call(2, say(2));
+    let (_, first) = fake.next(0, &mut link).await;
+    let (word, unsubscribed) = fake.next(0, &mut link).await;
+    assert_eq!(word, "c");
+    let (_, second) = fake.next(0, &mut link).await;
+    first.send("+1\r\n".into()).unwrap();
+    assert_eq!(answer(&mut link, 1).await, Ok(Reply::Text("1".into())));
+    let refused = "-ERR the slot has moved\r\n";
+    unsubscribed.send(format!(">3\r\n+sunsubscribe\r\n+c\r\n:0\r\n{refused}")).unwrap();
+    second.send("+2\r\n".into()).unwrap();
+    assert_eq!(answer(&mut link, 2).await, Err(Trouble::Away));
+    down(&mut link).await;
+}
+
 /// Redis ends a connection whose answers pile up.
 #[tokio::test]
 async fn no_more_than_so_many_calls_are_on_their_way() {
@@ -219,6 +241,27 @@ async fn no_more_than_so_many_calls_are_on_their_way() {
         if ticket + 256 <= 300 {
             asked.push_back(fake.next(0, &mut link).await);
         }
+    }
+}
+
+/// An answer is told before what waits is sent: a call that is made then has the others before it.
+#[tokio::test]
+async fn a_call_overtakes_none_that_waits() {
+    let mut fake = Fake::start(1).await;
+    let mut link = fake.link();
+    up(&mut link).await;
+    for ticket in 1..=257 {
+        link.call(ticket, say(ticket));
+    }
+    let (_, first) = fake.next(0, &mut link).await;
+    first.send("+1\r\n".into()).unwrap();
+    assert_eq!(answer(&mut link, 1).await, Ok(Reply::Text("1".into())));
+    link.call(258, say(258));
+    let mut asked = Vec::new();
+    for wanted in 2..=257 {
+        let (word, answering) = fake.next(0, &mut link).await;
+        assert_eq!(word, wanted.to_string());
+        asked.push(answering);
     }
 }
 

@@ -1,12 +1,13 @@
 //! What Redis answers.
+use super::presence::Scan;
 use super::room::{Count, Syncing};
-use super::{Asked, At, Redis, Wanted, is_passing, scripts, wire};
+use super::{Asked, At, Redis, Wanted, is_passing, wire};
 use crate::cluster::{Reply, Trouble};
 use crate::metrics::PlacesLost;
 use crate::rooms::broker::{Batch, Event, Message};
 use crate::rooms::mail::Position;
 use std::sync::Arc;
-use wire::{Entry, read_epoch, read_number, read_publication};
+use wire::{Entry, read_epoch, read_number, read_page, read_publication};
 
 /// What the script `read` answers: epoch, offset of the last message, offset of the oldest that is kept.
 struct Found<'a> {
@@ -51,11 +52,8 @@ impl Redis {
                 let event = self.was_read(ticket, at, &wanted, answer).unwrap_or(Event::Unread { ticket });
                 self.events.push_back(event);
             }
-            Asked::Sync { at } => {
-                self.syncs_asked -= 1;
-                self.synced(at, answer);
-                self.sync_some();
-            }
+            Asked::Sync { at } => self.synced(at, answer),
+            Asked::Page { at } => self.paged(at, answer),
             Asked::Fill { at, number } => self.filled(at, number, answer),
             Asked::Check { at } => self.checked(at, answer),
             Asked::Hold { at, key } => {
@@ -146,10 +144,7 @@ impl Redis {
     /// Asks again, behind what is to be told before.
     fn read_behind_the_gap(&mut self, ticket: u64, at: At, wanted: Wanted) {
         self.fill(at);
-        let Some(room) = self.room(at) else { return };
-        let none = Batch { messages: 0, bytes: 0 };
-        let call = scripts::read(&room.channel, wanted.after, none, &room.rules.history);
-        self.call(Asked::Read { ticket, at, wanted }, call);
+        self.queue_history(ticket, at, wanted, Batch { messages: 0, bytes: 0 });
     }
 
     /// What was found, where it is of the count that is known here; else that is looked into.
@@ -163,7 +158,7 @@ impl Redis {
             Some(found) if found.last >= count.told => Some(found),
             Some(_) | None => {
                 self.queue_sync(at);
-                self.sync_some();
+                self.ask_some();
                 None
             }
         }
@@ -215,7 +210,8 @@ impl Redis {
             [epoch, last, version] => Some((read_epoch(epoch)?, read_number(last)?, read_number(version)?)),
             _ => None,
         });
-        let Some(room) = self.room(at) else { return };
+        // Else that tells more.
+        let Some(room) = self.room(at).filter(|room| room.syncing == Syncing::No) else { return };
         let everyone = room.key.is_everyone();
         let Some(count) = &mut room.count else { return };
         match stands {
@@ -227,40 +223,62 @@ impl Redis {
             }
             Some(_) | None => {
                 self.queue_sync(at);
-                self.sync_some();
+                self.ask_some();
             }
         }
     }
 
     fn synced(&mut self, at: At, answer: Result<Reply, Trouble>) {
-        let Some(room) = self.room(at) else { return };
-        let again = std::mem::take(&mut room.syncing) == Syncing::AskedAgain;
         let stands = answer.as_ref().map(|reply| match reply.list()? {
-            [epoch, offset, told_at, records] => {
-                Some((read_epoch(epoch)?, read_number(offset)?, read_number(told_at)?, records.list()?))
+            [epoch, offset, told_at, page] => {
+                Some((read_epoch(epoch)?, read_number(offset)?, read_number(told_at)?, read_page(page)?))
             }
             _ => None,
         });
         match stands {
-            Ok(Some((epoch, offset, told_at, records))) => {
+            Ok(Some((epoch, offset, told_at, page))) => {
                 self.stands(at, epoch, offset, told_at);
-                self.others_are(at, records);
-                let Some(room) = self.room(at) else { return };
-                if std::mem::replace(&mut room.is_new, false) {
-                    self.opened(at);
+                if let Some(room) = self.room(at) {
+                    room.scan = Some(Box::new(Scan::new(page.version)));
                 }
-                self.fill(at);
+                self.scanned(at, &page);
             }
             Ok(None) => {
                 self.turns.complain("an answer");
                 self.not_synced(at, true);
             }
-            Err(trouble) => {
-                let passing = is_passing(trouble);
-                self.not_synced(at, passing);
-            }
+            Err(trouble) => self.not_synced(at, is_passing(trouble)),
         }
-        if again {
+    }
+
+    /// Some more of who is there.
+    fn paged(&mut self, at: At, answer: Result<Reply, Trouble>) {
+        match answer.as_ref().map(read_page) {
+            Ok(Some(page)) => self.scanned(at, &page),
+            Ok(None) => {
+                self.turns.complain("an answer");
+                self.not_synced(at, true);
+            }
+            Err(trouble) => self.not_synced(at, is_passing(trouble)),
+        }
+    }
+
+    /// All of how a room stands is known.
+    pub(super) fn is_synced(&mut self, at: At) {
+        let Some(room) = self.room(at) else { return };
+        let is_new = std::mem::take(&mut room.is_new);
+        self.sync_ended(at);
+        if is_new {
+            self.opened(at);
+        }
+        self.fill(at);
+    }
+
+    /// What was asked about how a room stands is answered, or will not be.
+    pub(super) fn sync_ended(&mut self, at: At) {
+        let Some(room) = self.room(at) else { return };
+        room.scan = None;
+        if std::mem::take(&mut room.syncing) == Syncing::AskedAgain {
             self.queue_sync(at);
         }
     }
@@ -282,18 +300,20 @@ impl Redis {
 
     fn not_synced(&mut self, at: At, passing: bool) {
         let Some(room) = self.room(at) else { return };
-        if room.count.is_none() && !room.key.is_everyone() {
+        if room.is_new && !room.key.is_everyone() {
             let room = room.key.clone();
             self.remove(at);
-            self.events.push_back(Event::Unavailable { room });
-        } else if passing {
+            return self.events.push_back(Event::Unavailable { room });
+        }
+        if passing {
             self.turns.try_again(at);
         }
+        self.sync_ended(at);
     }
 
     /// Says that a room is open, where it is.
     pub(super) fn opened(&mut self, at: At) {
-        let Some(room) = self.room(at) else { return };
+        let Some(room) = self.room(at).filter(|room| !room.is_new) else { return };
         if let Some(count) = &room.count {
             let event = Event::Opened { room: room.key.clone(), position: count.position() };
             self.events.push_back(event);

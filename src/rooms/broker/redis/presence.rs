@@ -1,14 +1,17 @@
 //! What this node holds in rooms, and what the others do.
 use super::{Asked, At, Redis, is_passing, scripts, wire};
 use crate::cluster::slots::slot_of;
-use crate::cluster::{Reply, Trouble};
+use crate::cluster::{NodeId, Reply, Trouble};
 use crate::rooms::broker::{Elsewhere, Event, Held};
 use crate::rooms::mail::RoomKey;
 use std::collections::HashMap;
 use std::sync::Arc;
+use wire::Page;
 
 /// Changes of one call.
 const CHANGES_MAX: usize = 1000;
+/// What is looked at of who is in one room.
+const FIELDS_MAX: usize = 1 << 20;
 /// Rooms that were left and in which something of this node may stand. Beyond that it stands there until the node is
 /// gone.
 const LEFTOVERS_MAX: usize = 262_144;
@@ -115,11 +118,14 @@ impl Redis {
     /// Nodes have changed what they hold.
     pub(super) fn others_changed(&mut self, at: At, version: u64, changes: Vec<Elsewhere>) {
         let Some(room) = self.room(at).filter(|room| room.count.is_some()) else { return };
+        if let Some(scan) = &mut room.scan {
+            return scan.change(version, changes);
+        }
         if version != room.version + 1 {
             // What came before an answer is in it.
             if !room.syncing.is_asked() {
                 self.queue_sync(at);
-                self.sync_some();
+                self.ask_some();
             }
             return;
         }
@@ -132,38 +138,87 @@ impl Redis {
         }
     }
 
-    /// This is all that stands in a room, fields and values in turn.
-    pub(super) fn others_are(&mut self, at: At, records: &[Reply]) {
-        let Some(room) = self.room(at).filter(|room| !room.key.is_everyone()) else { return };
-        let room = room.key.clone();
-        let (mut version, mut own, mut clients, mut stale) = (0, HashMap::new(), Vec::new(), Vec::new());
-        for [field, value] in records.as_chunks::<2>().0 {
-            if field.bytes().is_some_and(|field| **field == *b"v") {
-                version = wire::read_number(value).unwrap_or(0);
-                continue;
+    /// Some of what stands in a room was read.
+    pub(super) fn scanned(&mut self, at: At, page: &Page<'_>) {
+        let Some(room) = self.room(at) else { return };
+        let Some(scan) = &mut room.scan else { return };
+        if scan.version != page.version {
+            // A change was missed. The room does not stay as it is: it is asked for again.
+            self.turns.try_again(at);
+            return self.sync_ended(at);
+        }
+        scan.take(page.records);
+        if page.next == 0 || scan.found.len() >= FIELDS_MAX {
+            if let Some(scan) = room.scan.take() {
+                self.others_are(at, *scan);
             }
-            let node = field.bytes().and_then(|field| wire::read_field(field));
-            let Some(((node, client), value)) = node.zip(value.bytes()) else { continue };
+            self.is_synced(at);
+        } else {
+            self.large.page(at, page.next);
+        }
+    }
+
+    /// This is all that stands in a room.
+    fn others_are(&mut self, at: At, scan: Scan) {
+        let Some(room) = self.room(at).filter(|room| !room.key.is_everyone()) else { return };
+        let key = room.key.clone();
+        room.version = scan.version;
+        room.is_uncertain = false;
+        let (mut own, mut clients, mut stale) = (HashMap::new(), Vec::new(), Vec::new());
+        for ((node, client), held) in scan.whole() {
             if self.lives.is_own(node) {
-                own.insert(client, value);
+                own.extend(held.map(|held| (client, wire::held(&held))));
             } else if self.lives.counts(node) {
-                clients.extend(wire::read_held(value).map(|held| (node, client, Some(held))));
+                clients.extend(held.map(|held| (node, client, Some(held))));
             } else if self.lives.is_long_dead(node) && stale.len() < CHANGES_MAX {
                 stale.push((wire::field(node, &client), None));
             }
         }
-        self.events.push_back(Event::Others { room, clients, whole: true });
+        self.events.push_back(Event::Others { room: key, clients, whole: true });
         let Some(room) = self.room(at) else { return };
-        room.version = version;
-        room.is_uncertain = false;
-        let stands = |client: &str| own.get(client).copied();
-        let lacks = room
-            .held
-            .iter()
-            .filter(|(client, held)| stands(client).is_none_or(|value| **value != *wire::held(held).as_bytes()));
+        let lacks = room.held.iter().filter(|(client, held)| own.get(*client) != Some(&wire::held(held)));
         let left = own.keys().filter(|client| !room.held.contains_key(*client));
         let wrong: Vec<Arc<str>> = lacks.map(|(client, _)| client).chain(left).cloned().collect();
         wrong.iter().for_each(|client| self.is_dirty(at, client));
         self.change(at, &stale);
+    }
+}
+
+/// Who is in a room, as far as it was read. That takes several answers where many are; what changes meanwhile comes over
+/// the channel, in order with them.
+pub struct Scan {
+    /// The presence's version: all changes up to it are known.
+    version: u64,
+    found: HashMap<(NodeId, Arc<str>), Option<Held>>,
+    /// What has changed since the first answer: newer than whatever is found.
+    changed: HashMap<(NodeId, Arc<str>), Option<Held>>,
+}
+
+impl Scan {
+    /// Nothing was read, and this is the version.
+    pub fn new(version: u64) -> Scan {
+        Scan { version, found: HashMap::new(), changed: HashMap::new() }
+    }
+
+    /// This stood there: fields and values in turn.
+    fn take(&mut self, records: &[Reply]) {
+        for [field, value] in records.as_chunks::<2>().0 {
+            if let Some(holder) = field.bytes().and_then(|field| wire::read_field(field)) {
+                self.found.insert(holder, value.bytes().and_then(|value| wire::read_held(value)));
+            }
+        }
+    }
+
+    /// Where a change is missing, the next answer has another version.
+    fn change(&mut self, version: u64, changes: Vec<Elsewhere>) {
+        if version == self.version + 1 {
+            self.version = version;
+            self.changed.extend(changes.into_iter().map(|(node, client, held)| ((node, client), held)));
+        }
+    }
+
+    fn whole(mut self) -> HashMap<(NodeId, Arc<str>), Option<Held>> {
+        self.found.extend(self.changed);
+        self.found
     }
 }

@@ -1,4 +1,5 @@
 //! A room that is used here, as far as it is known how it stands in Redis.
+use super::presence::Scan;
 use crate::config::Rules;
 use crate::rooms::broker::Held;
 use crate::rooms::mail::{Position, RoomKey};
@@ -76,6 +77,8 @@ pub struct Room {
     pub suspect: bool,
     /// The presence's version that is known here.
     pub version: u64,
+    /// Who is there is being read.
+    pub scan: Option<Box<Scan>>,
     /// What this node holds.
     pub held: HashMap<Arc<str>, Held>,
     /// Redis may have something else, and is to be asked.
@@ -149,6 +152,7 @@ impl Room {
             filling: None,
             suspect: false,
             version: 0,
+            scan: None,
             held: HashMap::new(),
             is_uncertain: false,
             dirty: HashSet::new(),

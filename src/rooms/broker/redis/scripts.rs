@@ -16,16 +16,23 @@ macro_rules! over_a_count {
 
 static PUBLISH: Script = over_a_count!("publish");
 static READ: Script = over_a_count!("read");
-static SYNC: Script = over_a_count!("sync");
+static SYNC: Script = Script::new(
+    "sync",
+    concat!(include_str!("scripts/meta.lua"), include_str!("scripts/fields.lua"), include_str!("scripts/sync.lua")),
+);
+static PAGE: Script =
+    Script::new("page", concat!(include_str!("scripts/fields.lua"), include_str!("scripts/page.lua")));
 static CHECK: Script = over_a_count!("check");
 static HOLD: Script = Script::new("hold", include_str!("scripts/hold.lua"));
 static CLEAR: Script = Script::new("clear", include_str!("scripts/clear.lua"));
 
 /// All of them, to be loaded by every connection.
-pub static SCRIPTS: [&Script; 6] = [&PUBLISH, &READ, &SYNC, &CHECK, &HOLD, &CLEAR];
+pub static SCRIPTS: [&Script; 7] = [&PUBLISH, &READ, &SYNC, &PAGE, &CHECK, &HOLD, &CLEAR];
 
 /// Bytes of messages that are read at once, whatever is asked for.
-const READ_BYTES_MAX: usize = 32 << 20;
+pub const READ_BYTES_MAX: usize = 8 << 20;
+/// Fields of a presence that are read at once, about.
+pub const PAGE_FIELDS: usize = 1000;
 /// How much longer than it is of use a count is kept: checks come round to every room of a shard in this time.
 const SPARE: Duration = Duration::from_secs(600);
 
@@ -83,13 +90,19 @@ pub fn read(channel: &[u8], after: u64, batch: Batch, history: &config::History)
     Call::script(&READ, &[&key(channel, ":m"), &key(channel, ":s")], &args)
 }
 
-/// Learns how a room stands, and who is there.
+/// Learns how a room stands, and who is there: the first page of it.
 pub fn sync(channel: &[u8], seen: Option<&Seen>, history: &config::History, duplicates: &Duplicates) -> Call {
     let (epoch, offset, at) = seen.map_or(("", 0, 0), |seen| (&*seen.epoch, seen.offset, seen.at));
     let [offset, at] = [offset, at].map(|n| n.to_string());
-    let (new, ttl) = (new_epoch(), ms(time_to_live(history, duplicates)));
-    let args = [epoch, &offset, &at, &new, &ttl].map(str::as_bytes);
+    let (new, ttl, most) = (new_epoch(), ms(time_to_live(history, duplicates)), PAGE_FIELDS.to_string());
+    let args = [epoch, &offset, &at, &new, &ttl, &most].map(str::as_bytes);
     Call::script(&SYNC, &[&key(channel, ":m"), &key(channel, ":s"), &key(channel, ":p")], &args)
+}
+
+/// Reads on who is there, from where the last page has ended.
+pub fn page(channel: &[u8], place: u64) -> Call {
+    let args = [place.to_string(), PAGE_FIELDS.to_string()];
+    Call::script(&PAGE, &[&key(channel, ":p")], &[args[0].as_bytes(), args[1].as_bytes()])
 }
 
 /// Looks whether a room stands as it is known to.

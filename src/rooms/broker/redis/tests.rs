@@ -1,5 +1,6 @@
 //! Nodes over one redis-server, in real time.
 #![allow(clippy::unwrap_used)]
+mod large;
 mod messages;
 mod moving;
 
@@ -83,6 +84,7 @@ impl Node {
             prefix: config.prefix,
             namespaces: [Arc::from("default")].into(),
             duplicates: Duplicates { age: Duration::from_secs(60), per_client: 128 },
+            message_bytes: 64 << 10,
             shard: Shard::new(0, metrics.clone()),
         });
         Node { broker, live, metrics, passed: VecDeque::new() }

@@ -96,7 +96,7 @@ impl Redis {
         }
         self.clear_leftovers();
         self.check_some(now);
-        self.sync_some();
+        self.ask_some();
     }
 
     fn look_at_nodes(&mut self) {

@@ -178,6 +178,27 @@ pub fn read_number(reply: &Reply) -> Option<u64> {
     u64::try_from(reply.int()?).ok()
 }
 
+/// Some of what stands in a room's presence.
+pub struct Page<'a> {
+    /// The presence's version.
+    pub version: u64,
+    /// Where it goes on; 0: this was all.
+    pub next: u64,
+    /// Fields and values in turn.
+    pub records: &'a [Reply],
+}
+
+/// A page of a presence, of a reply.
+pub fn read_page(reply: &Reply) -> Option<Page<'_>> {
+    match reply.list()? {
+        [version, next, records] => {
+            let next = next.text()?.parse().ok()?;
+            Some(Page { version: read_number(version)?, next, records: records.list()? })
+        }
+        _ => None,
+    }
+}
+
 fn read_time(ms: &str) -> Option<Timestamp> {
     Timestamp::from_millisecond(ms.parse().ok()?).ok()
 }

@@ -1,8 +1,9 @@
 -- What a node must know of a room that it has just subscribed to. The room gets a count where it has none.
 --
 -- KEYS: count, stream, presence. ARGV: the place that the node has seen (epoch or empty, offset, time or 0), an epoch in
--- case, the time to live.
--- Returns epoch, offset and time of the last message, and everything that stands in the presence.
+-- case, the time to live, how many fields of the presence.
+-- Returns epoch, offset and time of the last message, and a list: the presence's version, where to read on or 0, and
+-- fields with their values.
 local c = count_at(KEYS[1])
 local offset, at = tonumber(ARGV[2]), tonumber(ARGV[3])
 
@@ -19,4 +20,4 @@ if not c or is_broken(c, ARGV[1], offset, at) or is_another() then
 end
 keep_count(KEYS[1], c, ARGV[5])
 redis.call('PEXPIRE', KEYS[3], ARGV[5])
-return {c.epoch, c.offset, c.at, redis.call('HGETALL', KEYS[3])}
+return {c.epoch, c.offset, c.at, {fields_from(KEYS[3], '0', tonumber(ARGV[6]))}}
