@@ -97,7 +97,7 @@ async fn a_node_of_which_one_shard_is_without_redis_is_not_ready() {
     let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", redis.port)).await.unwrap();
     let clients = over(&mut stream, "CLIENT LIST").await;
     // The main thread's was there first.
-    let last = clients.lines().filter(|line| line.contains("name=wsgate-a ")).next_back().unwrap();
+    let last = clients.lines().rfind(|line| line.contains("name=wsgate-a ")).unwrap();
     let id = last.split([' ', '=']).nth(1).unwrap();
     assert_eq!(over(&mut stream, "CONFIG SET maxclients 1").await, "+OK\r\n");
     assert_eq!(over(&mut stream, &format!("CLIENT KILL ID {id}")).await, ":1\r\n");
