@@ -419,7 +419,7 @@ impl Redis {
                 () = self.heard.stale.notified() => missing = true,
                 () = sleep(CHECK_EVERY) => {}
             }
-            if !missing && self.nodes.reaches_redis() {
+            if !missing {
                 let (known, seen) = self.known();
                 match self.count().await {
                     Ok((epoch, number)) => {

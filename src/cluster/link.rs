@@ -11,7 +11,7 @@ mod seek;
 mod upkeep;
 mod wire;
 
-pub use redis::Redis;
+pub use redis::{Redis, Shards};
 
 use super::script::{Call, Reply, Script};
 use super::slots::{Slots, slot_of};
@@ -49,7 +49,7 @@ pub struct Link {
     /// Whose counters are used; none: those of threads that are no shard.
     shard: Option<usize>,
     masters: Masters,
-    /// Whether all masters have been reached at one time.
+    /// Whether a shard has told that it reaches all masters.
     reached: bool,
     /// Whether slots may move: then calls are kept until they are answered.
     cluster: bool,
@@ -119,6 +119,9 @@ impl Link {
     /// A way to this Redis, over whose connections these scripts are loaded, and which is counted by this shard. Nothing
     /// is connected before the first poll.
     pub fn new(redis: &Arc<Redis>, scripts: &'static [&'static Script], shard: Option<usize>) -> Link {
+        if shard.is_some() {
+            redis.shard_changed(|shards| shards.all += 1);
+        }
         Link {
             redis: redis.clone(),
             scripts,
@@ -302,10 +305,7 @@ impl Link {
             Some(shard) => tracing::debug!(target: "wsgate::cluster", shard, %host, port, "Redis is reached"),
         }
         let slots = master.slots.clone();
-        if !self.reached && self.shard.is_some() && self.masters.are_reached() {
-            self.reached = true;
-            self.redis.reached();
-        }
+        self.look_around();
         self.fault = None;
         self.masters.assign(place);
         if !slots.0.is_empty() {
@@ -380,6 +380,11 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
+        if self.shard.is_some() {
+            let reached = usize::from(self.reached);
+            self.redis
+                .shard_changed(|shards| (shards.all, shards.reaching) = (shards.all - 1, shards.reaching - reached));
+        }
         for (_, master) in self.masters.iter_mut() {
             if let State::Ready(_) = master.state {
                 self.redis.counters(self.shard).redis_left();

@@ -140,7 +140,8 @@ type OnReached = Arc<dyn Fn() + Send + Sync>;
 pub enum Standing {
     /// Redis is reached.
     Reached,
-    /// Redis, or a master of a Redis Cluster, has not been reached for more than an instant.
+    /// Redis, or a master of a Redis Cluster, has not been reached for more than an instant, or not by every shard for
+    /// five of them.
     Away,
     /// Another process has taken this node's name, when this one's lease had run out: others do not know what is held
     /// here, until that one ends.
@@ -217,7 +218,7 @@ impl Nodes {
         periods: Periods,
     ) -> Result<(Arc<Nodes>, impl Future<Output = ()> + use<>), String> {
         let (commands, taken) = mpsc::channel(COMMANDS_MAX);
-        let mut driver = Driver::new(config, Link::new(redis, scripts, None), about, periods, taken);
+        let mut driver = Driver::new(config, Link::new(redis, scripts, None), redis.shards(), about, periods, taken);
         let nodes = Arc::new(Nodes {
             live: LiveNodes::new(driver.live()),
             channel: driver.channel().into(),

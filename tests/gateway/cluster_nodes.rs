@@ -80,6 +80,33 @@ async fn a_node_without_redis_lives_and_is_not_ready() {
     client.close(1000, "").await;
 }
 
+/// Has a server do this, over one connection.
+async fn over(stream: &mut tokio::net::TcpStream, command: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    stream.write_all(format!("{command}\r\n").as_bytes()).await.unwrap();
+    let mut buffer = [0; 64 * 1024];
+    let length = within(stream.read(&mut buffer)).await.unwrap();
+    String::from_utf8_lossy(&buffer[..length]).into_owned()
+}
+
+#[tokio::test]
+async fn a_node_of_which_one_shard_is_without_redis_is_not_ready() {
+    let Some(redis) = Redis::start().await else { return };
+    let node = node(&redis.url(), "a", "").await;
+    is_ready(&node, true).await;
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", redis.port)).await.unwrap();
+    let clients = over(&mut stream, "CLIENT LIST").await;
+    // The main thread's was there first.
+    let last = clients.lines().rfind(|line| line.contains("name=wsgate-a ")).unwrap();
+    let id = last.split([' ', '=']).nth(1).unwrap();
+    assert_eq!(over(&mut stream, "CONFIG SET maxclients 1").await, "+OK\r\n");
+    assert_eq!(over(&mut stream, &format!("CLIENT KILL ID {id}")).await, ":1\r\n");
+    assert!(is_ready(&node, false).await.contains("Redis is not reached"));
+    assert_eq!(node.metric("wsgate_cluster_redis_reached", &[]).await, 0.0);
+    assert_eq!(over(&mut stream, "CONFIG SET maxclients 1000").await, "+OK\r\n");
+    is_ready(&node, true).await;
+}
+
 #[tokio::test]
 async fn a_second_node_of_a_name_does_not_start() {
     let Some(redis) = Redis::start().await else { return };
@@ -148,10 +175,19 @@ async fn a_node_that_waits_for_redis_answers_health_and_takes_nobody() {
 
 #[tokio::test]
 async fn a_node_whose_shards_do_not_reach_redis_yet_can_be_stopped() {
-    let setup = crate::support::redis::Setup::new().line("maxclients 1");
+    let setup = crate::support::redis::Setup::new().line("maxclients 2");
     let Some(redis) = setup.start().await else { return };
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", redis.port)).await.unwrap();
     let mut node = starting(&redis.url()).await;
     node.wait_for_log(|line| line.contains("one of 1 nodes")).await;
+    let mut refused = async || {
+        let stats = over(&mut stream, "INFO stats").await;
+        let field = stats.lines().find_map(|line| line.strip_prefix("rejected_connections:"));
+        field.unwrap().parse::<u64>().unwrap()
+    };
+    // The main thread's connection stands: these are the shards'.
+    let before = refused().await;
+    within(async { while refused().await == before {} }).await;
     assert_eq!(node.admin_get("/healthz").await.0, 200);
     assert!(node.stop().await.success());
     let log = node.log();

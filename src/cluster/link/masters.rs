@@ -75,9 +75,9 @@ impl Masters {
         !self.owners.contains(&NOWHERE)
     }
 
-    /// Whether all masters that are known are reached.
+    /// Whether masters are known, and all are reached.
     pub fn are_reached(&self) -> bool {
-        self.all.iter().all(|(_, master)| matches!(master.state, State::Ready(_)))
+        !self.all.is_empty() && self.all.iter().all(|(_, master)| matches!(master.state, State::Ready(_)))
     }
 
     /// Whether the master that a slot has by the map is being connected to.

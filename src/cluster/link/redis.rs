@@ -27,6 +27,20 @@ const DIALED_FOR: Duration = Duration::from_secs(2);
 /// Most addresses of a name that are tried.
 const ADDRESSES_MAX: usize = 8;
 
+/// How many shards there are, and how many of them reach all masters.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Shards {
+    pub(super) all: usize,
+    pub(super) reaching: usize,
+}
+
+impl Shards {
+    /// Whether one of them, or more, does not reach all masters.
+    pub fn are_cut_off(self) -> bool {
+        self.reaching < self.all
+    }
+}
+
 /// Where Redis is, and who we are there: what all links share. Made once.
 pub struct Redis {
     pub(super) servers: Vec<RedisServer>,
@@ -37,8 +51,7 @@ pub struct Redis {
     node: Arc<str>,
     lookups: Arc<Semaphore>,
     metrics: Arc<Metrics>,
-    /// Shards that have reached all masters at one time.
-    reached: watch::Sender<usize>,
+    shards: watch::Sender<Shards>,
 }
 
 impl Redis {
@@ -57,19 +70,24 @@ impl Redis {
             node: config.node.clone(),
             lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
             metrics,
-            reached: watch::Sender::new(0),
+            shards: watch::Sender::default(),
         }))
     }
 
-    /// Waits until so many shards have reached all masters.
+    /// Waits until so many shards reach all masters.
     pub async fn reached_by(&self, shards: usize) {
         // It fails only where the sender is gone.
-        let _ = self.reached.subscribe().wait_for(|reached| *reached >= shards).await;
+        let _ = self.shards().wait_for(|now| now.reaching >= shards).await;
     }
 
-    /// A shard has reached all masters, for the first time.
-    pub(super) fn reached(&self) {
-        self.reached.send_modify(|reached| *reached += 1);
+    /// How the shards do, to be looked at and waited for. It may be half a second old.
+    pub fn shards(&self) -> watch::Receiver<Shards> {
+        self.shards.subscribe()
+    }
+
+    /// Something has changed with one of them.
+    pub(super) fn shard_changed(&self, change: impl FnOnce(&mut Shards)) {
+        self.shards.send_modify(change);
     }
 
     pub(super) fn counters(&self, shard: Option<usize>) -> &ShardMetrics {

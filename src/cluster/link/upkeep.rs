@@ -149,6 +149,17 @@ impl Link {
         let silent: Vec<(usize, Fault)> = silent.collect();
         silent.iter().for_each(|(place, fault)| self.lose(*place, fault));
         self.forget_idle();
+        self.look_around();
+    }
+
+    /// Whether a shard reaches all masters is told where it has changed.
+    pub(super) fn look_around(&mut self) {
+        let reaches = self.shard.is_some() && self.masters.are_reached();
+        match (std::mem::replace(&mut self.reached, reaches), reaches) {
+            (false, true) => self.redis.shard_changed(|shards| shards.reaching += 1),
+            (true, false) => self.redis.shard_changed(|shards| shards.reaching -= 1),
+            (false, false) | (true, true) => {}
+        }
     }
 
     /// Sends the calls of slots at rest, where none of theirs is on its way any more.

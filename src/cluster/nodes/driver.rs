@@ -1,5 +1,5 @@
 //! Does what [`Nodes`] are asked for, and keeps the lease: on the main thread.
-use super::super::link::{Link, Report, Trouble};
+use super::super::link::{Link, Report, Shards, Trouble};
 use super::super::script::{Call, Reply};
 use super::super::slots::{SLOTS, Slots, slot_of};
 use super::lease::{ABOUT_BYTES_MAX, Leases, Own, Periods};
@@ -10,7 +10,7 @@ use slab::Slab;
 use std::future::{poll_fn, ready};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -21,6 +21,8 @@ const CALLS_MAX: usize = 16 * 1024;
 const ANSWERING_MAX: usize = 64;
 /// Time for such an answer: nobody waits longer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// A shard that does not reach Redis, where the main thread does, is waited for so many times as long: it tries every 2 s.
+const SHARDS_INSTANTS: u32 = 5;
 /// Beats that follow from what was read, or heard, are no more than so many in a period.
 const BEATS_MAX: u32 = 20;
 
@@ -51,6 +53,7 @@ struct Answer {
 
 pub(super) struct Driver {
     link: Link,
+    shards: watch::Receiver<Shards>,
     commands: mpsc::Receiver<Command>,
     waiting: Slab<Waiting>,
     answering: JoinSet<Option<Answer>>,
@@ -81,6 +84,8 @@ struct Away {
     slots: Box<[bool]>,
     /// Since when there are any.
     since: Option<Instant>,
+    /// Since when a shard does not reach all of them.
+    shards_since: Option<Instant>,
 }
 
 impl Away {
@@ -93,12 +98,19 @@ impl Away {
         let any = self.slots.contains(&true);
         self.since = any.then(|| self.since.unwrap_or_else(Instant::now));
     }
+
+    /// When it is to be said.
+    fn said_at(&self, instant: Duration) -> Option<Instant> {
+        let shards = self.shards_since.map(|since| since + SHARDS_INSTANTS * instant);
+        self.since.map(|since| since + instant).into_iter().chain(shards).min()
+    }
 }
 
 impl Driver {
     pub(super) fn new(
         config: &config::Cluster,
         link: Link,
+        shards: watch::Receiver<Shards>,
         about: About,
         periods: Periods,
         commands: mpsc::Receiver<Command>,
@@ -107,6 +119,7 @@ impl Driver {
         let now = Instant::now();
         Driver {
             link,
+            shards,
             commands,
             waiting: Slab::new(),
             answering: JoinSet::new(),
@@ -123,7 +136,7 @@ impl Driver {
             // With the first connection.
             next_beat: now + periods.start,
             left: false,
-            away: Away { slots: vec![true; usize::from(SLOTS)].into(), since: Some(now) },
+            away: Away { slots: vec![true; usize::from(SLOTS)].into(), since: Some(now), shards_since: None },
         }
     }
 
@@ -188,6 +201,10 @@ impl Driver {
                     self.send(&Letter::Answer { from: self.leases.id(), to, number, content });
                 }
             }
+            Ok(()) = self.shards.changed() => {
+                let cut_off = self.shards.borrow_and_update().are_cut_off();
+                self.away.shards_since = cut_off.then(|| self.away.shards_since.unwrap_or_else(Instant::now));
+            }
             () = ready(()), if self.unflushed => {
                 self.link.flush();
                 self.unflushed = false;
@@ -201,14 +218,14 @@ impl Driver {
 
     /// When there is something to do by time alone.
     fn next_time(&self, standing: Standing) -> Instant {
-        let away = self.away.since.filter(|_| standing != Standing::Away).map(|since| since + self.periods.instant);
+        let away = self.away.said_at(self.periods.instant).filter(|_| standing != Standing::Away);
         let beat = (!self.beating && !self.left).then_some(self.next_beat);
         away.into_iter().chain(beat).min().unwrap_or_else(|| Instant::now() + self.periods.beat)
     }
 
     fn stand(&self, nodes: &Nodes) {
-        let standing = match self.away.since {
-            Some(since) if since.elapsed() < self.periods.instant => return,
+        let standing = match self.away.said_at(self.periods.instant) {
+            Some(at) if Instant::now() < at => return,
             Some(_) => Standing::Away,
             None if matches!(self.own, Some(Own::Taken { .. })) => Standing::Nameless,
             None => Standing::Reached,
