@@ -140,7 +140,7 @@ impl Redis {
             leftovers: VecDeque::new(),
             lives: Lives::new(live),
             standing,
-            turns: Turns::default(),
+            turns: Turns::start(),
             next_number: 0,
         }
     }
@@ -312,15 +312,18 @@ impl Broker for Redis {
         }
         let channel = self.channel_of(key);
         let slot = slot_of(&channel);
-        if !self.link.reaches(slot) {
+        let reached = self.link.reaches(slot);
+        if !reached && !self.turns.is_starting() {
             return self.events.push_back(Event::Unavailable { room: key.clone() });
         }
         let generation = self.number();
         let place = self.rooms.insert(Room::new(key, rules, &channel, slot, generation));
         self.by_key.insert(key.clone(), place);
         self.by_channel.insert(channel, place);
-        self.queue_sync(At { place, generation });
-        self.ask_some();
+        if reached {
+            self.queue_sync(At { place, generation });
+            self.ask_some();
+        }
     }
 
     fn shut(&mut self, key: &RoomKey) {

@@ -41,7 +41,8 @@ pub(super) const DUPLICATES: &[Key] = &[
         "per_client",
         Number(0, 65_536),
         Value("128"),
-        "`message_id`s of one client in one room; 0: none. Of messages without a sender at least 8,192",
+        "`message_id`s of one client in one room; 0: none. Of messages without a sender at least 8,192. With `[cluster]` \
+         any number within `age`; 0: none",
     ),
 ];
 
@@ -115,7 +116,8 @@ pub(super) const CLUSTER: &[Key] = &[
         Prose("one node; then no other key may be set"),
         "a server (port 6379), servers of which one is the master, nodes of a Redis Cluster, or with `MASTER` the \
          Sentinels (26379) that know a master by this name. `rediss://`: TLS. All have the same scheme, user, password \
-         and `MASTER`; user and password are percent-encoded",
+         and `MASTER`; user and password are percent-encoded, and a user \
+         has a password, here or in one of the next two",
     ),
     key(
         "redis_ca",

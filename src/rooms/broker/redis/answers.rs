@@ -300,7 +300,7 @@ impl Redis {
         }
     }
 
-    fn not_synced(&mut self, at: At, passing: bool) {
+    pub(super) fn not_synced(&mut self, at: At, passing: bool) {
         let Some(room) = self.room(at) else { return };
         if room.is_new {
             let room = room.key.clone();

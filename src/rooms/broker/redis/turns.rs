@@ -1,4 +1,5 @@
 //! What is done by time.
+use super::room::Syncing;
 use super::{Asked, At, Redis, scripts};
 use crate::cluster::nodes::Standing;
 use crate::rooms::broker::Event;
@@ -16,6 +17,9 @@ pub const CHECKS_PER_TICK: usize = 250;
 const PLACES_PER_TICK: usize = 8192;
 /// A room is checked at most so often.
 const CHECKED_EVERY: Duration = Duration::from_secs(10);
+/// Rooms that are wanted so soon after the start wait for Redis to be reached: those of everyone are, and who comes as
+/// soon as the node serves is to hear what is said there.
+const STARTING: Duration = Duration::from_secs(5);
 /// The log is told of what is wrong with Redis at most so often.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
@@ -34,9 +38,21 @@ pub struct Turns {
     /// In this round what dead nodes held is looked for.
     cleans: bool,
     told: Option<Instant>,
+    /// Whether rooms wait for Redis to be reached for the first time: until then.
+    starting: Option<Instant>,
 }
 
 impl Turns {
+    /// From the start on.
+    pub fn start() -> Turns {
+        Turns { starting: Some(Instant::now() + STARTING), ..Turns::default() }
+    }
+
+    /// Whether rooms wait for Redis to be reached for the first time.
+    pub fn is_starting(&self) -> bool {
+        self.starting.is_some()
+    }
+
     /// Has a room asked for again at the next tick.
     pub fn try_again(&mut self, at: At) {
         self.again.push(at);
@@ -85,6 +101,7 @@ impl Redis {
         self.turns.next = Some(now + TICK);
         // Wakes for the next one.
         let _: Poll<()> = poll_until(&mut self.turns.timer, now + TICK, cx);
+        self.end_start(now);
         self.look_at_nodes();
         for at in std::mem::take(&mut self.turns.suspects) {
             if let Some(room) = self.room(at) {
@@ -98,6 +115,17 @@ impl Redis {
         self.clear_leftovers();
         self.check_some(now);
         self.ask_some();
+    }
+
+    /// Rooms that waited for Redis in vain are not opened.
+    fn end_start(&mut self, now: Instant) {
+        if self.turns.starting.is_none_or(|until| now < until) {
+            return;
+        }
+        self.turns.starting = None;
+        for at in self.places(|room| room.is_new && room.syncing == Syncing::No) {
+            self.not_synced(at, false);
+        }
     }
 
     fn look_at_nodes(&mut self) {

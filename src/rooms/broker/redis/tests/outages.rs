@@ -152,7 +152,7 @@ async fn another_message_at_a_place_that_was_told_is_found() {
 }
 
 #[tokio::test]
-async fn the_room_of_everyone_cannot_be_opened_before_redis_is_there() {
+async fn the_room_of_everyone_is_open_as_soon_as_redis_is_reached() {
     if !has_redis() {
         return;
     }
@@ -160,13 +160,32 @@ async fn the_room_of_everyone_cannot_be_opened_before_redis_is_there() {
     let (mut a, mut b) = (Node::new(&server, 1), Node::new(&server, 2));
     let everyone = RoomKey::everyone(Namespace { index: 0 });
     a.broker.open(&everyone, &Arc::default());
-    assert!(matches!(a.event().await, Event::Unavailable { room } if room == everyone));
-    a.reached().await;
+    let here = loop {
+        match a.event().await {
+            Event::Opened { room, position } if room == everyone => break position,
+            Event::Others { .. } => (),
+            other => panic!("{other:?}"),
+        }
+    };
     b.reached().await;
-    let opened = (a.open(&everyone).await, b.open(&everyone).await);
-    assert_eq!(opened.0, opened.1);
+    assert_eq!(here, b.open(&everyone).await);
     a.publish(&everyone, "alice", "hello").await;
     assert_eq!(b.delivered().await, (1, "hello".into()));
+}
+
+#[tokio::test]
+async fn a_room_that_is_wanted_at_the_start_does_not_wait_for_ever() {
+    if !has_redis() {
+        return;
+    }
+    let mut server = Server::start(&[]).await;
+    server.kill().await;
+    let mut node = Node::new(&server, 1);
+    for _ in 0..2 {
+        // The second time at once.
+        node.broker.open(&key("a"), &Arc::default());
+        assert!(matches!(node.event().await, Event::Unavailable { room } if room == key("a")));
+    }
 }
 
 impl Node {
