@@ -12,9 +12,14 @@ SCRIPTS = pathlib.Path(__file__).resolve().parent.parent / "src/rooms/broker/red
 BODY_BYTES = 150
 MEMBERS = 10  # of each room
 ANSWER_SECS_MAX = 60
-# What a node sends with the rules of history that hold where nothing is configured: the place it has seen, an epoch in case, the time
-# to live, messages, bytes and age of the history, the age of names.
-ARGUMENTS = ["seen", 0, 0, "epoch", 1_200_000, 100, 4 << 20, 600_000, 300_000]
+# What a node has seen, nothing of this count, and an epoch in case.
+NEW = [0, 0, 0]
+EPOCH = "epoch"
+TTL_MS = 1_200_000
+# What holds where nothing is configured: messages, bytes and age of the history, the age of names.
+RULES = [100, 4 << 20, 600_000, 300_000]
+PAGE_FIELDS = 1_000
+PARTS = {"sync": ["meta", "fields"]}
 
 
 def encode(*words):
@@ -44,7 +49,8 @@ def drain(connection):
 
 
 def load(connection, script):
-    source = "".join((SCRIPTS / name).read_text() for name in ("meta.lua", f"{script}.lua"))
+    parts = [*PARTS.get(script, ["meta"]), script]
+    source = "".join((SCRIPTS / f"{name}.lua").read_text() for name in parts)
     connection.sendall(encode("SCRIPT", "LOAD", source))
     answer = connection.recv(4096)
     if not answer.startswith(b"$40\r\n"):
@@ -62,19 +68,19 @@ def publishes(sha, rooms, count):
     for n in range(count):
         room = room_of(n, rooms)
         keys = [f"{room}:m", f"{room}:s", room, f"{room}:d:{secrets.token_urlsafe(16)}"]
-        yield encode("EVALSHA", sha, len(keys), *keys, *ARGUMENTS, body)
+        yield encode("EVALSHA", sha, len(keys), *keys, "seen", *NEW, 0, EPOCH, TTL_MS, *RULES, body)
 
 
 def checks(sha, rooms, count):
     for n in range(count):
         room = room_of(n, rooms)
-        yield encode("EVALSHA", sha, 2, f"{room}:m", f"{room}:p", ARGUMENTS[4])
+        yield encode("EVALSHA", sha, 2, f"{room}:m", f"{room}:p", TTL_MS)
 
 
 def syncs(sha, rooms, count):
     for n in range(count):
         room = room_of(n, rooms)
-        yield encode("EVALSHA", sha, 3, f"{room}:m", f"{room}:s", f"{room}:p", "", 0, 0, "epoch", ARGUMENTS[4])
+        yield encode("EVALSHA", sha, 3, f"{room}:m", f"{room}:s", f"{room}:p", "", *NEW, EPOCH, TTL_MS, PAGE_FIELDS)
 
 
 def presences(rooms):
