@@ -143,7 +143,7 @@ impl Run {
     }
 
     async fn keep_logs(&self) -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("wsgate-chaos-{}", std::process::id()));
+        let folder = std::env::temp_dir().join(format!("wsgate-chaos-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir_all(&folder).unwrap();
         for (number, view) in self.views.iter().enumerate() {
             std::fs::write(folder.join(format!("device-{number}.log")), events_of(view)).unwrap();

@@ -30,7 +30,6 @@ pub use token::Token;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// How long a test waits for an event before it gives up: never a measure of speed.
@@ -67,9 +66,8 @@ pub struct Folder(PathBuf);
 
 impl Folder {
     pub fn new() -> Folder {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name = format!("wsgate-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
+        // Not by the process: one that was killed has left its folders, and its number comes again.
+        let path = std::env::temp_dir().join(format!("wsgate-test-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir(&path).unwrap();
         Folder(path)
     }

@@ -64,7 +64,7 @@ async fn tls_is_spoken_to_a_server_of_the_authority_alone() {
     if !has_redis() {
         return;
     }
-    let folder = std::env::temp_dir().join(format!("wsgate-redis-tls-{}", std::process::id()));
+    let folder = std::env::temp_dir().join(format!("wsgate-redis-tls-{}", uuid::Uuid::new_v4()));
     let pair = |name: &str| {
         let certificate = folder.join(format!("{name}.pem"));
         let pair = config::Certificate { private_key: folder.join(format!("{name}.key")), certificate, generate: true };

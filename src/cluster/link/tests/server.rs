@@ -66,7 +66,7 @@ impl Server {
 
     /// The same on this port.
     pub async fn start_on(port: u16, args: &[&str]) -> Server {
-        let folder = std::env::temp_dir().join(format!("wsgate-redis-{}-{port}", std::process::id()));
+        let folder = std::env::temp_dir().join(format!("wsgate-redis-{}-{port}", uuid::Uuid::new_v4()));
         std::fs::create_dir_all(&folder).unwrap();
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         let mut server = Server { port, folder, args, child: None };
@@ -77,7 +77,7 @@ impl Server {
     /// Starts a Sentinel with this configuration.
     pub async fn sentinel(config: &str) -> Server {
         let port = free_port();
-        let folder = std::env::temp_dir().join(format!("wsgate-redis-{}-{port}", std::process::id()));
+        let folder = std::env::temp_dir().join(format!("wsgate-redis-{}-{port}", uuid::Uuid::new_v4()));
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join("sentinel.conf");
         std::fs::write(&file, config).unwrap();
