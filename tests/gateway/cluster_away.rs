@@ -13,20 +13,6 @@ async fn two_members(nodes: &[Gateway]) -> (Client, Client, Value) {
     (left, right, joined["position"].clone())
 }
 
-/// The next `room_left` of the room `a`, which has to say that the place is lost.
-async fn loses_its_place(client: &mut Client) {
-    let left = client.skip_to("room_left").await["payload"].clone();
-    assert_eq!((&left["room_id"], &left["code"], &left["retryable"]), (&json!("a"), &json!(4010), &json!(true)));
-}
-
-/// Joins with the place of before, in vain, and gives the new one.
-async fn begins_anew(client: &mut Client, before: &Value) -> Value {
-    let joined = join_until_let_in(client, "a", Some(before)).await;
-    assert_eq!(joined["recovered"], false, "{joined}");
-    assert_ne!(joined["position"]["epoch"], before["epoch"], "{joined}");
-    joined["position"].clone()
-}
-
 #[tokio::test]
 async fn redis_that_ends_and_comes_back_with_all_it_had_costs_nothing() {
     let Some(mut redis) = Setup::new().durable().start().await else { return };
@@ -65,8 +51,7 @@ async fn members_see_all_of_what_was_said_around_the_end_of_redis() {
     let Some(mut redis) = Setup::new().durable().start().await else { return };
     let nodes = nodes::<2>(&[&redis.url()], "history = { messages = 1000 }").await;
     let (mut left, mut right, _) = two_members(&nodes).await;
-    let mut publisher = session_on(&nodes[0], "publisher").await;
-    publisher.join("a").await;
+    let mut publisher = member(&nodes[0], "publisher", "a").await;
     let streaming = tokio::spawn(async move {
         for n in 1..=200 {
             send_until_taken(&mut publisher, "a", &n.to_string(), json!(n)).await;

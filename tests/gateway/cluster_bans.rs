@@ -1,6 +1,6 @@
 //! Bans that hold on all nodes.
 use crate::admin_api::{call, done, get};
-use crate::support::nodes::{node, nodes, readiness, session_on};
+use crate::support::nodes::{member, node, nodes, readiness, session_on};
 use crate::support::redis::Setup;
 use crate::support::token::good;
 use crate::support::*;
@@ -33,8 +33,7 @@ async fn a_ban_holds_on_every_node_and_ends_the_sessions_of_all() {
     let Some(redis) = Redis::start().await else { return };
     let all: [Gateway; 3] = nodes(&[&redis.url()], "").await;
     let (mut alice, mut other) = (session_on(&all[0], "alice").await, session_on(&all[1], "alice").await);
-    let mut eve = session_on(&all[1], "eve").await;
-    eve.join("tea").await;
+    let mut eve = member(&all[1], "eve", "tea").await;
     // From the gateway.
     assert_eq!(done(&all[2], "PUT", "/api/bans/alice", json!({"reason": "spam"})).await, json!({"sessions": 2}));
     for alice in [&mut alice, &mut other] {

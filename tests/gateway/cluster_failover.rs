@@ -20,6 +20,34 @@ async fn has(replica: &Redis, messages: u64) {
     replica.comes_to(&["XLEN", "wsgate:{default/a}:s"], |length| length == messages.to_string()).await;
 }
 
+/// Two nodes, with a member each, that have seen eight messages at a master; its replica has five of them, and is a
+/// master now too.
+struct Lagging {
+    master: Redis,
+    replica: Redis,
+    nodes: [Gateway; 2],
+    both: Vec<(Client, Value)>,
+    /// The place of the last message.
+    lost: Value,
+}
+
+impl Lagging {
+    async fn begin() -> Option<Lagging> {
+        let master = Redis::start().await?;
+        let replica = master.replica().await;
+        let nodes = nodes::<2>(&[&master.url(), &replica.url()], "").await;
+        let mut both = join_each(&nodes, "member", "a").await;
+        publish(&mut both[0].0, 1..=5).await;
+        has(&replica, 5).await;
+        replica.promote().await;
+        let lost = publish(&mut both[0].0, 6..=8).await;
+        for n in 1..=8 {
+            assert_eq!(chat(&mut both[1].0).await, (n, json!(n)));
+        }
+        Some(Lagging { master, replica, nodes, both, lost })
+    }
+}
+
 #[tokio::test]
 async fn a_replica_that_has_everything_goes_on_with_the_epoch() {
     let Some(mut master) = Redis::start().await else { return };
@@ -41,24 +69,13 @@ async fn a_replica_that_has_everything_goes_on_with_the_epoch() {
 
 #[tokio::test]
 async fn a_replica_that_lacks_messages_begins_a_new_epoch_and_mixes_nothing() {
-    let Some(mut master) = Redis::start().await else { return };
-    let replica = master.replica().await;
-    let nodes = nodes::<2>(&[&master.url(), &replica.url()], "").await;
-    let mut both = join_each(&nodes, "member", "a").await;
-    publish(&mut both[0].0, 1..=5).await;
-    has(&replica, 5).await;
-    replica.promote().await;
-    let lost = publish(&mut both[0].0, 6..=8).await;
-    for n in 1..=8 {
-        assert_eq!(chat(&mut both[1].0).await, (n, json!(n)));
-    }
+    let Some(Lagging { mut master, replica: _replica, nodes: _nodes, mut both, lost }) = Lagging::begin().await else {
+        return;
+    };
     master.stop();
     for (member, _) in &mut both {
-        let left = member.skip_to("room_left").await["payload"].clone();
-        assert_eq!((&left["code"], &left["retryable"]), (&json!(4010), &json!(true)), "{left}");
-        let joined = join_until_let_in(member, "a", Some(&lost)).await;
-        assert_eq!(joined["recovered"], false, "{joined}");
-        assert_ne!(joined["position"]["epoch"], lost["epoch"], "{joined}");
+        loses_its_place(member).await;
+        begins_anew(member, &lost).await;
     }
     let sent = send_until_taken(&mut both[0].0, "a", "new", json!("new")).await;
     assert_ne!(sent["position"]["epoch"], lost["epoch"], "{sent}");
@@ -68,29 +85,15 @@ async fn a_replica_that_lacks_messages_begins_a_new_epoch_and_mixes_nothing() {
 
 #[tokio::test]
 async fn what_was_said_at_the_new_master_before_the_others_came_is_not_mixed_with_theirs() {
-    let Some(mut master) = Redis::start().await else { return };
-    let replica = master.replica().await;
-    let nodes = nodes::<2>(&[&master.url(), &replica.url()], "").await;
-    let mut both = join_each(&nodes, "member", "a").await;
-    publish(&mut both[0].0, 1..=5).await;
-    has(&replica, 5).await;
-    replica.promote().await;
-    let lost = publish(&mut both[0].0, 6..=8).await;
-    for n in 1..=8 {
-        assert_eq!(chat(&mut both[1].0).await, (n, json!(n)));
-    }
+    let Some(Lagging { mut master, replica, nodes: _nodes, mut both, lost }) = Lagging::begin().await else { return };
     let early = node(&replica.url(), "early", "").await;
-    let mut carol = session_on(&early, "carol").await;
-    carol.join("a").await;
+    let mut carol = member(&early, "carol", "a").await;
     let other = publish(&mut carol, 101..=105).await;
     assert_eq!(other, json!({"epoch": lost["epoch"], "offset": 10}), "more than the others have seen");
     master.stop();
     for member in both.iter_mut().map(|(member, _)| member).chain([&mut carol]) {
-        let left = member.skip_to("room_left").await["payload"].clone();
-        assert_eq!((&left["code"], &left["retryable"]), (&json!(4010), &json!(true)), "{left}");
-        let joined = join_until_let_in(member, "a", Some(&lost)).await;
-        assert_eq!(joined["recovered"], false, "{joined}");
-        assert_ne!(joined["position"]["epoch"], lost["epoch"], "{joined}");
+        loses_its_place(member).await;
+        begins_anew(member, &lost).await;
     }
 }
 
@@ -143,8 +146,7 @@ async fn a_slot_of_a_redis_cluster_moves_while_messages_go_on() {
     let nodes = nodes::<2>(&[&urls[0], &urls[1]], "history = { messages = 1000 }").await;
     let slot = cluster.slot("wsgate:{default/a}").await;
     let mut both = join_each(&nodes, "member", "a").await;
-    let mut publisher = session_on(&nodes[0], "publisher").await;
-    publisher.join("a").await;
+    let mut publisher = member(&nodes[0], "publisher", "a").await;
     let streaming = tokio::spawn(async move { publish(&mut publisher, 1..=600).await });
     let mut seen = 0;
     for moved_at in [100, 250, 400] {

@@ -22,6 +22,17 @@ async fn sees_all(client: &mut Client, range: RangeInclusive<u64>) {
     }
 }
 
+/// Sees all messages up to the last one, while the connections to Redis are cut behind some of them.
+async fn sees_over_cuts(client: &mut Client, proxy: &TcpProxy, cuts: [u64; 5], last: u64) {
+    let mut seen = 0;
+    for cut_at in cuts {
+        sees_all(client, seen + 1..=cut_at).await;
+        seen = cut_at;
+        proxy.cut();
+    }
+    sees_all(client, seen + 1..=last).await;
+}
+
 const LONG: &str = "history = { messages = 10000, bytes = \"64MiB\" }";
 
 #[tokio::test]
@@ -29,21 +40,12 @@ async fn connections_that_are_cut_in_the_middle_of_a_stream_lose_nothing() {
     let Some(redis) = Redis::start().await else { return };
     let proxy = TcpProxy::to(redis.port).await;
     let [direct, proxied] = &pair(&redis, &proxy, LONG).await;
-    let mut here = session_on(direct, "here").await;
-    here.join("a").await;
-    let mut there = session_on(proxied, "there").await;
-    there.join("a").await;
-    let mut publisher = session_on(direct, "publisher").await;
-    publisher.join("a").await;
+    let mut here = member(direct, "here", "a").await;
+    let mut there = member(proxied, "there", "a").await;
+    let mut publisher = member(direct, "publisher", "a").await;
     let streaming = tokio::spawn(async move { publish(&mut publisher, 1..=600).await });
-    let mut seen = 0;
-    for cut_at in [50, 100, 101, 200, 350] {
-        sees_all(&mut here, seen + 1..=cut_at).await;
-        seen = cut_at;
-        proxy.cut();
-    }
+    sees_over_cuts(&mut here, &proxy, [50, 100, 101, 200, 350], 600).await;
     sees_all(&mut there, 1..=600).await;
-    sees_all(&mut here, seen + 1..=600).await;
     within(streaming).await.unwrap();
 }
 
@@ -52,18 +54,10 @@ async fn a_sender_whose_node_is_cut_off_sends_again_and_nothing_is_doubled() {
     let Some(redis) = Redis::start().await else { return };
     let proxy = TcpProxy::to(redis.port).await;
     let [direct, proxied] = &pair(&redis, &proxy, LONG).await;
-    let mut watcher = session_on(direct, "watcher").await;
-    watcher.join("a").await;
-    let mut publisher = session_on(proxied, "publisher").await;
-    publisher.join("a").await;
+    let mut watcher = member(direct, "watcher", "a").await;
+    let mut publisher = member(proxied, "publisher", "a").await;
     let streaming = tokio::spawn(async move { publish(&mut publisher, 1..=300).await });
-    let mut seen = 0;
-    for cut_at in [50, 100, 150, 200, 250] {
-        sees_all(&mut watcher, seen + 1..=cut_at).await;
-        seen = cut_at;
-        proxy.cut();
-    }
-    sees_all(&mut watcher, seen + 1..=300).await;
+    sees_over_cuts(&mut watcher, &proxy, [50, 100, 150, 200, 250], 300).await;
     within(streaming).await.unwrap();
 }
 
@@ -72,10 +66,8 @@ async fn a_node_without_redis_refuses_at_once_and_catches_up_afterwards() {
     let Some(redis) = Redis::start().await else { return };
     let proxy = TcpProxy::to(redis.port).await;
     let [direct, proxied] = &pair(&redis, &proxy, LONG).await;
-    let mut here = session_on(direct, "here").await;
-    here.join("a").await;
-    let mut there = session_on(proxied, "there").await;
-    there.join("a").await;
+    let mut here = member(direct, "here", "a").await;
+    let mut there = member(proxied, "there", "a").await;
     publish(&mut here, 1..=5).await;
     sees_all(&mut there, 1..=5).await;
     proxy.refuse();
@@ -89,8 +81,7 @@ async fn a_node_without_redis_refuses_at_once_and_catches_up_afterwards() {
     proxy.open();
     sees_all(&mut there, 6..=400).await;
     readiness(proxied, 200).await;
-    let mut late = session_on(direct, "late").await;
-    late.join("a").await;
+    let mut late = member(direct, "late", "a").await;
     publish(&mut there, 401..=402).await;
     sees_all(&mut late, 401..=402).await;
     join_until_let_in(&mut there, "other", None).await;
@@ -101,10 +92,8 @@ async fn a_connection_that_stands_still_is_given_up_and_loses_nothing() {
     let Some(redis) = Redis::start().await else { return };
     let proxy = TcpProxy::to(redis.port).await;
     let [direct, proxied] = &pair(&redis, &proxy, LONG).await;
-    let mut here = session_on(direct, "here").await;
-    here.join("a").await;
-    let mut there = session_on(proxied, "there").await;
-    there.join("a").await;
+    let mut here = member(direct, "here", "a").await;
+    let mut there = member(proxied, "there", "a").await;
     proxy.hold();
     publish(&mut here, 1..=50).await;
     let refused = send_named(&mut there, "a", "x", json!("x")).await;
@@ -134,16 +123,14 @@ async fn who_has_missed_more_than_is_kept_is_told_and_joins_again() {
     let Some(redis) = Redis::start().await else { return };
     let proxy = TcpProxy::to(redis.port).await;
     let [direct, proxied] = &pair(&redis, &proxy, "history = { messages = 10 }").await;
-    let mut here = session_on(direct, "here").await;
-    here.join("a").await;
+    let mut here = member(direct, "here", "a").await;
     let mut there = session_on(proxied, "there").await;
     let place = there.join("a").await["position"].clone();
     proxy.refuse();
     readiness(proxied, 503).await;
     publish(&mut here, 1..=30).await;
     proxy.open();
-    let left = there.skip_to("room_left").await["payload"].clone();
-    assert_eq!((&left["room_id"], &left["code"], &left["retryable"]), (&json!("a"), &json!(4010), &json!(true)));
+    loses_its_place(&mut there).await;
     let joined = join_until_let_in(&mut there, "a", Some(&place)).await;
     assert_eq!(joined["recovered"], false, "{joined}");
     assert_eq!(joined["position"], json!({"epoch": place["epoch"], "offset": 30}));
@@ -155,10 +142,8 @@ async fn who_has_missed_more_than_is_kept_is_told_and_joins_again() {
 async fn subscriptions_that_redis_ends_are_made_again() {
     let Some(redis) = Redis::start().await else { return };
     let [left, right] = &nodes::<2>(&[&redis.url()], LONG).await;
-    let mut here = session_on(left, "here").await;
-    here.join("a").await;
-    let mut there = session_on(right, "there").await;
-    there.join("a").await;
+    let mut here = member(left, "here", "a").await;
+    let mut there = member(right, "there", "a").await;
     for n in 1..=20 {
         if n % 5 == 0 {
             redis.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;

@@ -5,15 +5,9 @@ use crate::support::*;
 use serde_json::json;
 
 /// A member of the room `a`, past what its joining brought.
-async fn member(node: &Gateway, client: &str) -> Client {
-    let mut member = session_on(node, client).await;
-    member.join("a").await;
-    member
-}
-
 /// The first member, once Redis knows of it: who joins on another node sees it from the beginning.
 async fn first_member(redis: &Redis, node: &Gateway, client: &str) -> Client {
-    let first = member(node, client).await;
+    let first = member(node, client, "a").await;
     // Its line, and the version.
     redis.comes_to(&["HLEN", "wsgate:{default/a}:p"], |length| length == "2").await;
     first
@@ -31,19 +25,19 @@ async fn comings_and_goings_are_seen_on_all_nodes_once() {
     let mut bob = session_on(right, "bob").await;
     assert_eq!(bob.join("a").await["count"], 2);
     sees_presence(&mut alice, "bob", "online").await;
-    let mut carol = member(left, "carol").await;
+    let mut carol = member(left, "carol", "a").await;
     for watcher in [&mut alice, &mut bob] {
         sees_presence(watcher, "carol", "online").await;
     }
     // A second session of hers on the other node is no news, nor is that one of them ends.
-    let mut again = member(right, "carol").await;
+    let mut again = member(right, "carol", "a").await;
     again.publish("a", json!("here, too")).await;
     for client in [&mut alice, &mut bob] {
         client.expect("chat_message").await;
         assert_eq!(members(client, "a").await, online(&["alice", "bob", "carol"]));
     }
     carol.ask("leave_room", json!({"room_id": "a"})).await;
-    let mut dave = member(left, "dave").await;
+    let mut dave = member(left, "dave", "a").await;
     for watcher in [&mut alice, &mut bob] {
         sees_presence(watcher, "dave", "online").await;
     }
@@ -58,13 +52,13 @@ async fn comings_and_goings_are_seen_on_all_nodes_once() {
 async fn a_client_that_moves_to_another_node_is_seen_to_go_and_to_come() {
     let Some(redis) = Redis::start().await else { return };
     let [left, right] = &nodes::<2>(&[&redis.url()], "").await;
-    let mut watcher = member(left, "watcher").await;
+    let mut watcher = member(left, "watcher", "a").await;
     let mut roamer = brittle(left, "roamer").await;
     roamer.join("a").await;
     sees_presence(&mut watcher, "roamer", "online").await;
     drop(roamer);
     sees_presence(&mut watcher, "roamer", "offline").await;
-    let _roamer = member(right, "roamer").await;
+    let _roamer = member(right, "roamer", "a").await;
     sees_presence(&mut watcher, "roamer", "online").await;
 }
 
@@ -73,11 +67,11 @@ async fn the_members_of_a_killed_node_go_offline_once() {
     let Some(redis) = Redis::start().await else { return };
     let mut all = nodes::<3>(&[&redis.url()], "").await;
     let mut alice = first_member(&redis, &all[0], "alice").await;
-    let mut dave = member(&all[2], "dave").await;
+    let mut dave = member(&all[2], "dave", "a").await;
     sees_presence(&mut alice, "dave", "online").await;
-    let _bob = member(&all[1], "bob").await;
-    let _carol = member(&all[1], "carol").await;
-    let _carol_too = member(&all[0], "carol").await;
+    let _bob = member(&all[1], "bob", "a").await;
+    let _carol = member(&all[1], "carol", "a").await;
+    let _carol_too = member(&all[0], "carol", "a").await;
     for watcher in [&mut alice, &mut dave] {
         sees_presence(watcher, "bob", "online").await;
         sees_presence(watcher, "carol", "online").await;
@@ -88,7 +82,7 @@ async fn the_members_of_a_killed_node_go_offline_once() {
         sees_presence(watcher, "bob", "offline").await;
     }
     // Nothing else was on its way: not of carol, who has a session elsewhere, and nothing twice.
-    let _erin = member(&all[0], "erin").await;
+    let _erin = member(&all[0], "erin", "a").await;
     for watcher in [&mut alice, &mut dave] {
         sees_presence(watcher, "erin", "online").await;
         assert_eq!(members(watcher, "a").await, online(&["alice", "carol", "dave", "erin"]));
@@ -102,13 +96,13 @@ async fn a_node_that_has_lost_redis_for_less_than_its_lease_keeps_its_members() 
     let direct = node(&redis.url(), "direct", "").await;
     let proxied = node(&proxy.url(), "proxied", "").await;
     let mut alice = first_member(&redis, &direct, "alice").await;
-    let mut bob = member(&proxied, "bob").await;
+    let mut bob = member(&proxied, "bob", "a").await;
     sees_presence(&mut alice, "bob", "online").await;
     proxy.refuse();
     readiness(&proxied, 503).await;
     proxy.open();
     readiness(&proxied, 200).await;
-    let _carol = member(&proxied, "carol").await;
+    let _carol = member(&proxied, "carol", "a").await;
     for watcher in [&mut alice, &mut bob] {
         sees_presence(watcher, "carol", "online").await;
         assert_eq!(members(watcher, "a").await, online(&["alice", "bob", "carol"]));
@@ -122,9 +116,9 @@ async fn who_comes_and_goes_while_a_node_has_no_redis_is_seen_when_it_is_back() 
     let direct = node(&redis.url(), "direct", "").await;
     let proxied = node(&proxy.url(), "proxied", "").await;
     let mut alice = first_member(&redis, &direct, "alice").await;
-    let mut bob = member(&proxied, "bob").await;
+    let mut bob = member(&proxied, "bob", "a").await;
     sees_presence(&mut alice, "bob", "online").await;
-    let mut carol = member(&proxied, "carol").await;
+    let mut carol = member(&proxied, "carol", "a").await;
     for watcher in [&mut alice, &mut bob] {
         sees_presence(watcher, "carol", "online").await;
     }
@@ -132,7 +126,7 @@ async fn who_comes_and_goes_while_a_node_has_no_redis_is_seen_when_it_is_back() 
     readiness(&proxied, 503).await;
     carol.ask("leave_room", json!({"room_id": "a"})).await;
     sees_presence(&mut bob, "carol", "offline").await;
-    let _dave = member(&direct, "dave").await;
+    let _dave = member(&direct, "dave", "a").await;
     sees_presence(&mut alice, "dave", "online").await;
     proxy.open();
     sees_presence(&mut alice, "carol", "offline").await;
@@ -147,7 +141,7 @@ async fn a_redis_that_was_away_makes_nobody_offline() {
     let Some(mut redis) = redis::Setup::new().durable().start().await else { return };
     let [left, right] = &nodes::<2>(&[&redis.url()], "").await;
     let mut alice = first_member(&redis, left, "alice").await;
-    let mut bob = member(right, "bob").await;
+    let mut bob = member(right, "bob", "a").await;
     sees_presence(&mut alice, "bob", "online").await;
     redis.stop();
     for node in [left, right] {
@@ -170,7 +164,7 @@ async fn typing_and_receipts_reach_the_other_nodes() {
     let Some(redis) = Redis::start().await else { return };
     let [left, right] = &nodes::<2>(&[&redis.url()], "").await;
     let mut alice = first_member(&redis, left, "alice").await;
-    let mut bob = member(right, "bob").await;
+    let mut bob = member(right, "bob", "a").await;
     sees_presence(&mut alice, "bob", "online").await;
     bob.publish("a", json!("hello")).await;
     alice.expect("chat_message").await;

@@ -50,8 +50,7 @@ async fn messages_of_all_nodes_come_to_all_in_one_order() {
 async fn a_client_leaves_one_node_and_recovers_on_another() {
     let Some(redis) = Redis::start().await else { return };
     let [left, right] = &nodes::<2>(&[&redis.url()], "").await;
-    let mut publisher = session_on(left, "publisher").await;
-    publisher.join("a").await;
+    let mut publisher = member(left, "publisher", "a").await;
     let mut alice = session_on(left, "alice").await;
     let mut place = alice.join("a").await["position"].clone();
     for round in 0..4 {
@@ -100,19 +99,15 @@ async fn the_first_member_on_a_node_recovers_what_was_said_while_nobody_was_ther
 async fn a_message_that_is_sent_again_on_another_node_is_a_duplicate() {
     let Some(redis) = Redis::start().await else { return };
     let [left, right] = &nodes::<2>(&[&redis.url()], "").await;
-    let mut watcher = session_on(right, "watcher").await;
-    watcher.join("a").await;
-    let mut alice = session_on(left, "alice").await;
-    alice.join("a").await;
+    let mut watcher = member(right, "watcher", "a").await;
+    let mut alice = member(left, "alice", "a").await;
     let first = send_named(&mut alice, "a", "one", json!("once")).await["payload"].clone();
     assert_eq!(first["duplicate"], false);
     drop(alice);
-    let mut alice = session_on(right, "alice").await;
-    alice.join("a").await;
+    let mut alice = member(right, "alice", "a").await;
     let again = send_named(&mut alice, "a", "one", json!("once")).await["payload"].clone();
     assert_eq!((&again["duplicate"], &again["position"]), (&json!(true), &first["position"]));
-    let mut bob = session_on(left, "bob").await;
-    bob.join("a").await;
+    let mut bob = member(left, "bob", "a").await;
     let of_another = send_named(&mut bob, "a", "one", json!("bob's")).await["payload"].clone();
     assert_eq!(of_another["duplicate"], false, "names are a sender's own");
     assert_eq!(chat(&mut watcher).await, (1, json!("once")));
@@ -173,8 +168,7 @@ async fn another_prefix_is_another_cluster() {
     let here = node(&redis.url(), "node", "").await;
     let file = node_file(&[&redis.url()], "node", "").replace("[cluster]\n", "[cluster]\nprefix = \"other\"\n");
     let there = Gateway::start(&file).await;
-    let mut alice = session_on(&here, "alice").await;
-    alice.join("a").await;
+    let mut alice = member(&here, "alice", "a").await;
     alice.publish("a", json!("here")).await;
     let mut bob = session_on(&there, "bob").await;
     let joined = bob.join("a").await;

@@ -1,6 +1,6 @@
 //! What clients say of themselves, over all nodes.
 use crate::admin_api::{get, sees_none};
-use crate::support::nodes::{node, nodes, readiness, session_on};
+use crate::support::nodes::{member, node, nodes, readiness, session_on};
 use crate::support::*;
 use serde_json::json;
 
@@ -44,10 +44,8 @@ async fn who_is_invisible_is_so_on_a_node_that_has_just_started() {
     let late = node(&redis.url(), "late", "").await;
     assert!(a.stop().await.success());
     for node in [&late, &b] {
-        let mut bob = session_on(node, "bob").await;
-        bob.join("tea").await;
-        let mut alice = session_on(node, "alice").await;
-        alice.join("tea").await;
+        let mut bob = member(node, "bob", "tea").await;
+        let mut alice = member(node, "alice", "tea").await;
         sees_none(&mut bob, "presence_update").await;
         bob.close(1000, "").await;
         alice.close(1000, "").await;

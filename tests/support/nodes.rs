@@ -49,6 +49,13 @@ pub async fn session_on(node: &Gateway, client: &str) -> Client {
     session
 }
 
+/// A session of this client that has joined this room.
+pub async fn member(node: &Gateway, client: &str, room: &str) -> Client {
+    let mut member = session_on(node, client).await;
+    member.join(room).await;
+    member
+}
+
 /// A session of a client on each node that has joined this room, with the payload of its `room_joined`: `NAME-0` on the
 /// first, `NAME-1` on the second, …
 pub async fn join_each(nodes: &[Gateway], name: &str, room: &str) -> Vec<(Client, Value)> {
@@ -106,6 +113,20 @@ pub async fn join_until_let_in(client: &mut Client, room: &str, since: Option<&V
         }
     })
     .await
+}
+
+/// The next `room_left` of the room `a`, which has to say that the place is lost.
+pub async fn loses_its_place(client: &mut Client) {
+    let left = client.skip_to("room_left").await["payload"].clone();
+    assert_eq!((&left["room_id"], &left["code"], &left["retryable"]), (&json!("a"), &json!(4010), &json!(true)));
+}
+
+/// Joins the room `a` with the place of before, in vain, and gives the new one.
+pub async fn begins_anew(client: &mut Client, before: &Value) -> Value {
+    let joined = join_until_let_in(client, "a", Some(before)).await;
+    assert_eq!(joined["recovered"], false, "{joined}");
+    assert_ne!(joined["position"]["epoch"], before["epoch"], "{joined}");
+    joined["position"].clone()
 }
 
 /// Waits until `/readyz` answers with this status: 200, or 503 where the node is cut off from Redis.

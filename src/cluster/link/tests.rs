@@ -19,7 +19,8 @@ static TELL: Script = Script::new(
 );
 static SCRIPTS: &[&Script] = &[&COUNT, &TELL];
 
-fn config(servers: &[&Server]) -> config::Cluster {
+/// A cluster of these servers and nothing else.
+pub(crate) fn config(servers: &[&Server]) -> config::Cluster {
     config::Cluster {
         servers: servers.iter().map(|server| server.server()).collect(),
         sentinel_master: None,

@@ -3,14 +3,14 @@
 mod large;
 mod messages;
 mod moving;
-
 mod outages;
 mod presence;
 
 use super::*;
+use crate::cluster::link::tests::config;
 use crate::cluster::link::tests::server::{DEADLINE, Server, has_redis};
 use crate::cluster::{Live, NodeId, Reply};
-use crate::config::{self, History, Namespace};
+use crate::config::{History, Namespace};
 use crate::metrics::Metrics;
 use crate::rooms::mail::Position;
 use serde_json::value::RawValue;
@@ -19,6 +19,8 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 const ALL: Batch = Batch { messages: 1000, bytes: usize::MAX };
+/// How a Redis keeps everything over its end.
+const LASTING: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
 /// Names the answer that a test waits for.
 const TICKET: u64 = 7;
 
@@ -29,6 +31,35 @@ struct Node {
     metrics: Arc<Metrics>,
     /// Events that came before an answer that was waited for.
     passed: VecDeque<Event>,
+}
+
+/// Two nodes that have a room open, over a Redis of their own.
+struct Pair {
+    /// Ended with this.
+    server: Server,
+    a: Node,
+    b: Node,
+    room: RoomKey,
+    /// The place of the room's last message when it was opened.
+    opened: Position,
+}
+
+impl Pair {
+    /// `None` where there is no redis-server.
+    async fn over(args: &[&str]) -> Option<Pair> {
+        Self::with(args, &Arc::default()).await
+    }
+
+    async fn with(args: &[&str], rules: &Arc<Rules>) -> Option<Pair> {
+        if !has_redis() {
+            return None;
+        }
+        let server = Server::start(args).await;
+        let (mut a, mut b, room) = (Node::start(&server, 1).await, Node::start(&server, 2).await, key("r"));
+        let opened = a.open_with(&room, rules).await;
+        assert_eq!(b.open_with(&room, rules).await, opened);
+        Some(Pair { server, a, b, room, opened })
+    }
 }
 
 /// The broker of a shard of a node, which reaches Redis.
@@ -64,17 +95,7 @@ impl Node {
     }
 
     fn new(server: &Server, number: u64) -> Node {
-        let config = config::Cluster {
-            servers: vec![server.server()],
-            sentinel_master: None,
-            tls: false,
-            ca: None,
-            user: None,
-            password: None,
-            prefix: "t".into(),
-            node: format!("node-{number}").into(),
-            shared_limits: false,
-        };
+        let config = config(&[server]);
         let metrics = Metrics::new(1);
         let redis = crate::cluster::Redis::new(&config, metrics.clone()).unwrap();
         let live = LiveNodes::new(Live { own: NodeId(number), nodes: Vec::new() });

@@ -3,14 +3,8 @@ use super::*;
 
 #[tokio::test]
 async fn every_node_tells_the_same_in_the_same_order() {
-    if !has_redis() {
-        return;
-    }
-    let server = Server::start(&[]).await;
-    let (mut a, mut b) = (Node::start(&server, 1).await, Node::start(&server, 2).await);
-    let room = key("r");
-    let opened = a.open(&room).await;
-    assert_eq!((b.open(&room).await, opened.offset), (opened.clone(), 0));
+    let Some(Pair { server: _server, mut a, mut b, room, opened }) = Pair::over(&[]).await else { return };
+    assert_eq!(opened.offset, 0);
     for i in 0..200 {
         let node = if i % 2 == 0 { &mut a } else { &mut b };
         node.broker.publish(i, &room, publication("alice", &i.to_string()));
@@ -28,14 +22,7 @@ async fn every_node_tells_the_same_in_the_same_order() {
 
 #[tokio::test]
 async fn a_message_is_known_again_on_every_node() {
-    if !has_redis() {
-        return;
-    }
-    let server = Server::start(&[]).await;
-    let (mut a, mut b) = (Node::start(&server, 1).await, Node::start(&server, 2).await);
-    let room = key("r");
-    a.open(&room).await;
-    b.open(&room).await;
+    let Some(Pair { server: _server, mut a, mut b, room, .. }) = Pair::over(&[]).await else { return };
     let (first, duplicate) = a.publish(&room, "alice", "m").await.unwrap();
     assert!(!duplicate);
     assert_eq!(b.publish(&room, "alice", "m").await, Some((first.clone(), true)));
@@ -107,14 +94,8 @@ async fn a_history_has_its_bounds() {
 /// What a node was not sent it reads.
 #[tokio::test]
 async fn a_gap_is_filled_in_order() {
-    if !has_redis() {
-        return;
-    }
-    let server = Server::start(&[]).await;
-    let (mut a, mut b) = (Node::start(&server, 1).await, Node::start(&server, 2).await);
-    let (room, rules) = (key("r"), rules_of(History { messages: 5000, ..Rules::default().history }));
-    a.open_with(&room, &rules).await;
-    b.open_with(&room, &rules).await;
+    let rules = rules_of(History { messages: 5000, ..Rules::default().history });
+    let Some(Pair { server: _server, mut a, mut b, room, .. }) = Pair::with(&[], &rules).await else { return };
     b.turn_deaf(&room).await;
     for i in 0..1000 {
         a.broker.publish(i, &room, publication("alice", &i.to_string()));
@@ -147,14 +128,7 @@ async fn a_message_that_does_not_come_back_is_read() {
 /// And where nothing is said, it is found at the next look.
 #[tokio::test]
 async fn a_gap_that_nothing_shows_is_found() {
-    if !has_redis() {
-        return;
-    }
-    let server = Server::start(&[]).await;
-    let (mut a, mut b) = (Node::start(&server, 1).await, Node::start(&server, 2).await);
-    let room = key("r");
-    a.open(&room).await;
-    b.open(&room).await;
+    let Some(Pair { server: _server, mut a, mut b, room, .. }) = Pair::over(&[]).await else { return };
     b.turn_deaf(&room).await;
     a.publish(&room, "alice", "one").await;
     assert_eq!(b.delivered().await, (1, "one".into()));

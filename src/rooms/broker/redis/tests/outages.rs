@@ -3,14 +3,8 @@ use super::*;
 
 #[tokio::test]
 async fn while_redis_is_away_everything_is_refused_and_then_goes_on() {
-    if !has_redis() {
-        return;
-    }
-    let mut server = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]).await;
-    let (mut a, mut b) = (Node::start(&server, 1).await, Node::start(&server, 2).await);
-    let (room, other) = (key("r"), key("other"));
-    let opened = a.open(&room).await;
-    b.open(&room).await;
+    let Some(Pair { mut server, mut a, mut b, room, opened }) = Pair::over(LASTING).await else { return };
+    let other = key("other");
     a.publish(&room, "alice", "one").await;
     b.delivered().await;
     server.kill().await;
@@ -30,14 +24,7 @@ async fn while_redis_is_away_everything_is_refused_and_then_goes_on() {
 /// Whoever comes back later reads what it has missed.
 #[tokio::test]
 async fn what_was_missed_while_redis_was_lost_is_filled() {
-    if !has_redis() {
-        return;
-    }
-    let server = Server::start(&[]).await;
-    let (mut a, mut b) = (Node::start(&server, 1).await, Node::start(&server, 2).await);
-    let room = key("r");
-    a.open(&room).await;
-    b.open(&room).await;
+    let Some(Pair { server, mut a, mut b, room, .. }) = Pair::over(&[]).await else { return };
     let mut aside = Aside::to(&server).await;
     for round in 0..5 {
         for i in 0..10 {
@@ -60,15 +47,8 @@ async fn what_was_missed_while_redis_was_lost_is_filled() {
 
 #[tokio::test]
 async fn a_redis_that_is_empty_begins_another_count() {
-    if !has_redis() {
-        return;
-    }
-    let server = Server::start(&[]).await;
-    let (mut a, mut b, mut aside) =
-        (Node::start(&server, 1).await, Node::start(&server, 2).await, Aside::to(&server).await);
-    let room = key("r");
-    let opened = a.open(&room).await;
-    b.open(&room).await;
+    let Some(Pair { server, mut a, mut b, room, opened }) = Pair::over(&[]).await else { return };
+    let mut aside = Aside::to(&server).await;
     a.publish(&room, "alice", "one").await;
     b.delivered().await;
     aside.ask("x", &["FLUSHALL"]).await;
@@ -88,15 +68,8 @@ async fn a_redis_that_is_empty_begins_another_count() {
 /// As a replica that was promoted without having the last messages.
 #[tokio::test]
 async fn a_redis_that_has_less_than_was_seen_begins_another_count() {
-    if !has_redis() {
-        return;
-    }
-    let server = Server::start(&[]).await;
-    let (mut a, mut b, mut aside) =
-        (Node::start(&server, 1).await, Node::start(&server, 2).await, Aside::to(&server).await);
-    let room = key("r");
-    let opened = a.open(&room).await;
-    b.open(&room).await;
+    let Some(Pair { server, mut a, mut b, room, opened }) = Pair::over(&[]).await else { return };
+    let mut aside = Aside::to(&server).await;
     a.publish(&room, "alice", "one").await;
     let (count, stream) = ("t:{default/r}:m", "t:{default/r}:s");
     let before = aside.ask(count, &["GET", count]).await;

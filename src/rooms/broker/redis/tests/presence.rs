@@ -58,13 +58,7 @@ impl Others {
 
 #[tokio::test]
 async fn each_node_knows_what_the_others_hold() {
-    if !has_redis() {
-        return;
-    }
-    let server = Server::start(&[]).await;
-    let (mut a, mut b, room) = (Node::start(&server, 1).await, Node::start(&server, 2).await, key("r"));
-    a.open(&room).await;
-    b.open(&room).await;
+    let Some(Pair { server, mut a, mut b, room, .. }) = Pair::over(&[]).await else { return };
     let (mut at_a, mut at_b) = (Others::default(), Others::default());
     a.broker.holds(&room, &"alice".into(), Some(held(1)));
     a.broker.holds(&room, &"alice b".into(), Some(away()));
@@ -123,13 +117,7 @@ async fn each_node_knows_what_the_others_hold() {
 /// Versions that are missing have everything looked at again.
 #[tokio::test]
 async fn a_change_that_was_missed_is_found() {
-    if !has_redis() {
-        return;
-    }
-    let server = Server::start(&[]).await;
-    let (mut a, mut b, room) = (Node::start(&server, 1).await, Node::start(&server, 2).await, key("r"));
-    a.open(&room).await;
-    b.open(&room).await;
+    let Some(Pair { server: _server, mut a, mut b, room, .. }) = Pair::over(&[]).await else { return };
     b.turn_deaf(&room).await;
     a.broker.holds(&room, &"alice".into(), Some(held(1)));
     a.publish(&room, "alice", "one").await;
@@ -164,14 +152,8 @@ async fn a_large_room_is_told_in_pieces() {
 
 #[tokio::test]
 async fn a_redis_that_comes_back_empty_learns_who_is_there() {
-    if !has_redis() {
-        return;
-    }
-    let mut server = Server::start(&[]).await;
-    let (mut a, mut b, room) = (Node::start(&server, 1).await, Node::start(&server, 2).await, key("r"));
+    let Some(Pair { mut server, mut a, mut b, room, .. }) = Pair::over(&[]).await else { return };
     b.live.set(live(2, &[1, 2]));
-    a.open(&room).await;
-    b.open(&room).await;
     let mut at_b = Others::default();
     a.broker.holds(&room, &"alice".into(), Some(held(1)));
     a.beside(at_b.become_(&mut b, &[(1, "alice", held(1))])).await;
@@ -187,14 +169,8 @@ async fn a_redis_that_comes_back_empty_learns_who_is_there() {
 /// What a node could not take out when it left a room is taken out when Redis is reached again.
 #[tokio::test]
 async fn a_room_that_is_left_while_redis_is_away_keeps_no_ghost() {
-    if !has_redis() {
-        return;
-    }
-    let mut server = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]).await;
-    let (mut a, mut b, room) = (Node::start(&server, 1).await, Node::start(&server, 2).await, key("r"));
+    let Some(Pair { mut server, mut a, mut b, room, .. }) = Pair::over(LASTING).await else { return };
     b.live.set(live(2, &[1, 2]));
-    a.open(&room).await;
-    b.open(&room).await;
     let mut at_b = Others::default();
     a.broker.holds(&room, &"alice".into(), Some(held(1)));
     a.beside(at_b.become_(&mut b, &[(1, "alice", held(1))])).await;
@@ -212,14 +188,8 @@ async fn a_room_that_is_left_while_redis_is_away_keeps_no_ghost() {
 
 #[tokio::test]
 async fn nodes_that_live_no_more_are_told_and_what_they_held_is_not_found_again() {
-    if !has_redis() {
-        return;
-    }
-    let server = Server::start(&[]).await;
-    let (mut a, mut b, room) = (Node::start(&server, 1).await, Node::start(&server, 2).await, key("r"));
+    let Some(Pair { server, mut a, mut b, room, .. }) = Pair::over(&[]).await else { return };
     b.live.set(live(2, &[1, 2]));
-    a.open(&room).await;
-    b.open(&room).await;
     a.broker.holds(&room, &"alice".into(), Some(held(1)));
     let mut at_b = Others::default();
     a.beside(at_b.become_(&mut b, &[(1, "alice", held(1))])).await;
@@ -247,13 +217,7 @@ async fn nodes_that_live_no_more_are_told_and_what_they_held_is_not_found_again(
 
 #[tokio::test]
 async fn a_node_that_is_another_one_announces_everything_anew() {
-    if !has_redis() {
-        return;
-    }
-    let server = Server::start(&[]).await;
-    let (mut a, mut b, room) = (Node::start(&server, 1).await, Node::start(&server, 2).await, key("r"));
-    a.open(&room).await;
-    b.open(&room).await;
+    let Some(Pair { server, mut a, mut b, room, .. }) = Pair::over(&[]).await else { return };
     a.broker.holds(&room, &"alice".into(), Some(held(1)));
     let mut at_b = Others::default();
     a.beside(at_b.become_(&mut b, &[(1, "alice", held(1))])).await;
@@ -273,13 +237,7 @@ async fn a_node_that_is_another_one_announces_everything_anew() {
 /// As when a connection was given up, and the kernel has sent what was written there.
 #[tokio::test]
 async fn what_redis_carries_out_late_is_put_right() {
-    if !has_redis() {
-        return;
-    }
-    let server = Server::start(&[]).await;
-    let (mut a, mut b, room) = (Node::start(&server, 1).await, Node::start(&server, 2).await, key("r"));
-    a.open(&room).await;
-    b.open(&room).await;
+    let Some(Pair { server: _server, mut a, mut b, room, .. }) = Pair::over(&[]).await else { return };
     a.broker.holds(&room, &"alice".into(), Some(held(1)));
     let mut at_b = Others::default();
     a.beside(at_b.become_(&mut b, &[(1, "alice", held(1))])).await;
