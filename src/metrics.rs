@@ -2,20 +2,19 @@
 //!
 //! A counter is a place in an array, found by the variants of the label enums: nothing on the
 //! message path looks a string up, allocates or takes a lock.
-mod cluster;
 mod exposition;
 mod labels;
+mod levels;
 mod process;
-mod servers;
 
-pub use cluster::ClusterLevels;
 pub use labels::{
     Asked, AskedOutcome, Direction, Fetched, Handshake, PlacesLost, RedisCall, Refused, ServiceLabel, StatusClass,
     ToldOutcome,
 };
-pub use servers::ServerLevels;
+pub use levels::{ClusterLevels, ServerLevels};
 
 use crate::close::{By, Close};
+use levels::Source;
 use prometheus_client::encoding::prometheus_text;
 use prometheus_client::registry::Registry;
 use std::sync::Arc;
@@ -37,8 +36,8 @@ pub struct Metrics {
 struct Blocks {
     /// One for each shard, and the last for threads that are none.
     shards: Box<[ShardMetrics]>,
-    servers: servers::Servers,
-    cluster: cluster::Cluster,
+    servers: Source<Vec<ServerLevels>>,
+    cluster: Source<ClusterLevels>,
     started: SystemTime,
 }
 
@@ -47,8 +46,8 @@ impl Metrics {
     pub fn new(shards: usize) -> Arc<Metrics> {
         let blocks = Arc::new(Blocks {
             shards: (0..=shards).map(|_| ShardMetrics::default()).collect(),
-            servers: servers::Servers::default(),
-            cluster: cluster::Cluster::default(),
+            servers: Source::default(),
+            cluster: Source::default(),
             started: SystemTime::now(),
         });
         let mut registry = Registry::default();
@@ -73,12 +72,12 @@ impl Metrics {
 
     /// Has each scrape ask `read` how the servers of upstreams do. Only the first call counts.
     pub fn read_servers(&self, read: impl Fn() -> Vec<ServerLevels> + Send + Sync + 'static) {
-        self.blocks.servers.set(Box::new(read));
+        self.blocks.servers.set(read);
     }
 
     /// Has each scrape ask `read` how this node stands among others. Only the first call counts.
     pub fn read_cluster(&self, read: impl Fn() -> ClusterLevels + Send + Sync + 'static) {
-        self.blocks.cluster.set(Box::new(read));
+        self.blocks.cluster.set(read);
     }
 
     /// What there is now, added up as a scrape adds it.

@@ -182,7 +182,7 @@ impl Blocks {
     }
 
     fn servers(&self, out: &mut DescriptorEncoder) -> Result {
-        let servers = self.servers.read();
+        let servers = self.servers.read().unwrap_or_default();
         if servers.is_empty() {
             return Ok(());
         }
