@@ -33,7 +33,9 @@ use hyper::service::service_fn;
 use hyper::{Method, Request};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use query::Query;
+pub use status::about;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -96,14 +98,14 @@ impl State {
 
 /// The interface, from before there is anything to look at.
 pub struct Interface {
-    admin: config::Admin,
+    address: SocketAddr,
     state: OnceLock<Arc<State>>,
 }
 
 impl Interface {
     /// One that says that the gateway lives, and is starting.
-    pub fn new(admin: config::Admin) -> Arc<Interface> {
-        Arc::new(Interface { admin, state: OnceLock::new() })
+    pub fn new(admin: &config::Admin) -> Arc<Interface> {
+        Arc::new(Interface { address: admin.address, state: OnceLock::new() })
     }
 
     /// Takes every call from now on. Only the first state counts.
@@ -152,7 +154,7 @@ pub async fn serve(listener: TcpListener, interface: Arc<Interface>) {
 
 async fn connection(stream: TcpStream, interface: Arc<Interface>) {
     let Ok(reached) = stream.local_addr() else { return };
-    let own = Own::new(interface.admin.address, reached);
+    let own = Own::new(interface.address, reached);
     let service = service_fn(move |request| {
         let interface = Arc::clone(&interface);
         async move {

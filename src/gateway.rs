@@ -8,7 +8,7 @@ mod thread;
 use crate::admin::{self, Interface};
 use crate::admission::{Gate, token};
 use crate::bans::Bans;
-use crate::cluster::{Nodes, Redis};
+use crate::cluster::Redis;
 use crate::config::{self, Config, KeySource, Listener};
 use crate::health::{Health, STALE_AFTER};
 use crate::hook::Hook;
@@ -54,9 +54,8 @@ struct Parts {
     lasting: Lasting,
     hook: Option<Arc<Hook>>,
     upstreams: Arc<Upstreams>,
-    /// The other nodes, and where Redis is, where there may be some.
-    nodes: Option<Arc<Nodes>>,
-    redis: Option<Arc<Redis>>,
+    /// The other nodes, where there may be some.
+    cluster: Option<Clustered>,
     /// Notified where the gateway is to stop.
     drain: Arc<Notify>,
 }
@@ -113,16 +112,16 @@ async fn serve(config: Arc<Config>, path: &Path, program: &str) -> Result<(), St
     let early = Early::new(config)?;
     let mut serving = JoinSet::new();
     // Health is answered for as long as Redis is waited for.
-    let interface = early.config.admin.clone().map(Interface::new);
+    let interface = early.config.admin.as_ref().map(Interface::new);
     if let Some((listener, interface)) = admin.zip(interface.clone()) {
         serving.spawn(admin::serve(listener, interface));
     }
-    let nodes = tokio::select! {
+    let cluster = tokio::select! {
         joined = early.join(&mut serving) => joined?,
         () = signals.stop.next() => return Ok(()),
     };
     let mut begun = tokio::select! {
-        begun = begin(early, nodes.clone(), path) => begun.map(Some),
+        begun = begin(early, cluster.clone(), path) => begun.map(Some),
         () = signals.stop.next() => Ok(None),
     };
     let served = match &mut begun {
@@ -133,7 +132,7 @@ async fn serve(config: Arc<Config>, path: &Path, program: &str) -> Result<(), St
         Ok(None) => Ok(Served::CutShort),
         Err(error) => Err(error.clone()),
     };
-    if let Some(nodes) = nodes {
+    if let Some(Clustered { nodes, .. }) = cluster {
         nodes.leave(cluster::LEAVE_TIMEOUT).await;
     }
     match served? {
@@ -150,11 +149,11 @@ async fn serve(config: Arc<Config>, path: &Path, program: &str) -> Result<(), St
 }
 
 /// Listens, and makes the parts.
-async fn begin(early: Early, nodes: Option<Arc<Nodes>>, path: &Path) -> Result<(Parts, Vec<Bound>), String> {
+async fn begin(early: Early, cluster: Option<Clustered>, path: &Path) -> Result<(Parts, Vec<Bound>), String> {
     // Not while this node waits for Redis or for its name: who comes would wait too, instead of going to another node.
     let bound = bind(&early.config)?;
     // After what fails most often: the store is closed again where anything fails, but opening it takes its time.
-    let parts = Parts::new(early, nodes, path).await?;
+    let parts = Parts::new(early, cluster, path).await?;
     Ok((parts, bound))
 }
 
@@ -175,10 +174,10 @@ struct Lasting {
 
 impl Lasting {
     /// Where there are other nodes, what lasts is in Redis.
-    async fn open(config: &Config, nodes: Option<&Arc<Nodes>>) -> Result<Lasting, String> {
-        if let Some((cluster, nodes)) = config.cluster.as_ref().zip(nodes) {
-            let bans = cluster::read_bans(nodes, &cluster.prefix, &config.namespaces).await?;
-            return Ok(Lasting { store: None, bans });
+    async fn open(config: &Config, cluster: Option<&Clustered>) -> Result<Lasting, String> {
+        if let Some(Clustered { config: cluster, nodes, .. }) = cluster {
+            let bans = Bans::of_nodes(nodes.clone(), &cluster.prefix, &config.namespaces).await;
+            return Ok(Lasting { store: None, bans: bans.map_err(|e| format!("cannot read the bans: {e}"))? });
         }
         let (rooms, folder) = (&config.rooms, config.rooms.store.clone());
         let durable = rooms.rules.durable || rooms.policies.iter().any(|policy| policy.rules.durable);
@@ -264,16 +263,16 @@ impl Early {
 }
 
 impl Parts {
-    async fn new(early: Early, nodes: Option<Arc<Nodes>>, path: &Path) -> Result<Parts, String> {
-        let Early { config, tls, limiter, metrics, health, hook, upstreams, redis, drain } = early;
-        let lasting = Lasting::open(&config, nodes.as_ref()).await?;
+    async fn new(early: Early, cluster: Option<Clustered>, path: &Path) -> Result<Parts, String> {
+        let Early { config, tls, limiter, metrics, health, hook, upstreams, redis: _, drain } = early;
+        let lasting = Lasting::open(&config, cluster.as_ref()).await?;
         let gate = Gate::new(config.clone(), limiter.clone(), lasting.bans.clone()).map_err(|e| e.to_string())?;
         Ok(Parts {
             gate: Arc::new(gate),
             draining: Arc::default(),
             path: path.to_owned(),
             lasting,
-            nodes,
+            cluster,
             config,
             tls,
             limiter,
@@ -281,7 +280,6 @@ impl Parts {
             health,
             hook,
             upstreams,
-            redis,
             drain,
         })
     }
@@ -300,7 +298,7 @@ impl Parts {
         let desk = Desk::new(shared.clone());
         let sharing = async {
             self.share(&desk, &shared, serving).await;
-            cluster::shards_reach(self.redis.as_ref(), self.config.server.shards).await;
+            self.shards_reach().await;
         };
         let stopped = tokio::select! {
             () = sharing => false,
@@ -319,7 +317,7 @@ impl Parts {
             self.health.set_ready();
             self.say_phase();
             banner::print(&self.config, &addresses, program);
-            notifier.ready(cluster::status(self.nodes.as_ref()));
+            notifier.ready(cluster::status(self.nodes()));
             self.until_stopped(signals, &mut shards, &notifier).await?;
         }
         tracing::info!(window_s = self.config.server.drain.as_secs_f64(), "stopping");
@@ -365,13 +363,13 @@ impl Parts {
             let (health, notifier) = (self.health.clone(), notifier.clone());
             serving.spawn(async move { notifier.watch(period, &health).await });
         }
-        if let Some(nodes) = self.nodes.clone() {
+        if let Some(nodes) = self.nodes().cloned() {
             serving.spawn(cluster::tell_standing(nodes, self.health.clone(), notifier.clone()));
         }
     }
 
     fn say_phase(&self) {
-        if let Some(nodes) = &self.nodes {
+        if let Some(nodes) = self.nodes() {
             nodes.about_changed();
         }
     }
@@ -392,7 +390,7 @@ impl Parts {
             }
             notifier.reloading();
             tokio::select! {
-                () = self.reload() => notifier.ready(cluster::status(self.nodes.as_ref())),
+                () = self.reload() => notifier.ready(cluster::status(self.nodes())),
                 () = signals.stop.next() => return Ok(()),
                 () = self.drain.notified() => return Ok(()),
                 died = shards.next_end() => return Err(died),
@@ -402,15 +400,13 @@ impl Parts {
 
     fn start_shards(&self) -> Result<(Running, Vec<Intake>, Shared), String> {
         let config = &self.config;
-        let (nodes, redis) = (self.nodes.clone(), self.redis.clone());
-        let cluster = config.cluster.clone().zip(redis).zip(nodes);
         let made_of = rooms::Parts {
             rules: Arc::new(config.rooms.clone()),
             namespaces: config.namespaces.clone().into(),
             bans: self.lasting.bans.clone(),
             hook: self.hook.clone(),
             store: self.lasting.store.clone(),
-            cluster: cluster.map(|((config, redis), nodes)| Clustered { config, redis, nodes }),
+            cluster: self.cluster.clone(),
         };
         let (shared, inboxes) = Shared::new(config.server.shards, made_of);
         let timeouts = config.listeners.iter().map(|l| l.header_timeout);
@@ -436,7 +432,7 @@ impl Parts {
         let (admin, config) = (self.config.admin.clone()?, self.config.clone());
         let (metrics, health, bans) = (self.metrics.clone(), self.health.clone(), self.lasting.bans.clone());
         let state = admin::State::new(admin, config, metrics, health, desk, bans, self.upstreams.clone());
-        Some(Arc::new(admin::State { drain: self.drain.clone(), nodes: self.nodes.clone(), ..state }))
+        Some(Arc::new(admin::State { drain: self.drain.clone(), nodes: self.nodes().cloned(), ..state }))
     }
 }
 

@@ -4,6 +4,8 @@ use super::body::Object;
 use super::{Call, State};
 use crate::cluster::NodeId;
 use crate::cluster::nodes::{NodeView, Topic};
+use crate::health::Phase;
+use crate::metrics::Levels;
 use crate::upstream::{AddressLevel, Level};
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
@@ -13,21 +15,27 @@ pub(super) fn show(call: &Call<'_>) -> Result<Answer, Fault> {
     call.query(&[])?;
     let state = call.state;
     let levels = state.metrics.levels();
+    let nodes = state.nodes.as_ref().map(|nodes| nodes.live().now());
+    let nodes = nodes.iter().flat_map(|live| live.nodes.iter().map(|n| node(n, live.own)));
+    let mut body = about(&levels, state.health.phase());
+    body["uptime_seconds"] = levels.uptime.as_secs().into();
+    body["shards"] = state.config.server.shards.into();
+    body["upstreams"] = state.upstreams.levels().iter().map(upstream).collect();
+    body["nodes"] = nodes.collect();
+    Ok(Answer::json(StatusCode::OK, &body))
+}
+
+/// What a gateway says of itself, here and to the other nodes.
+pub fn about(levels: &Levels, phase: Phase) -> Value {
     let sessions: Map<String, Value> =
         levels.sessions.iter().map(|(service, n)| (service.label().to_owned(), (*n).into())).collect();
-    let nodes = state.nodes.as_ref().map(|nodes| nodes.live().now());
-    let body = json!({
+    json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "uptime_seconds": levels.uptime.as_secs(),
-        "phase": state.health.phase().word(),
+        "phase": phase.word(),
         "connections": levels.connections,
         "sessions": sessions,
         "rooms": levels.rooms,
-        "shards": state.config.server.shards,
-        "upstreams": state.upstreams.levels().iter().map(upstream).collect::<Vec<_>>(),
-        "nodes": nodes.iter().flat_map(|live| live.nodes.iter().map(|n| node(n, live.own))).collect::<Vec<_>>(),
-    });
-    Ok(Answer::json(StatusCode::OK, &body))
+    })
 }
 
 /// A node with what it says of itself, of which another version may say more.
@@ -71,7 +79,7 @@ pub(super) async fn drain(call: Call<'_>) -> Result<Answer, Fault> {
 }
 
 fn is_own(state: &State, node: &str) -> bool {
-    state.nodes.is_some() && state.config.cluster.as_ref().is_some_and(|cluster| *cluster.node == *node)
+    state.config.cluster.as_ref().is_some_and(|cluster| *cluster.node == *node)
 }
 
 /// Answered when Redis has taken it. How long it takes there is the other's own setting.

@@ -34,7 +34,7 @@ fn state(address: SocketAddr, token: Option<&str>, config: &str) -> (State, Vec<
 
 /// The interface of this state.
 fn open(state: &Arc<State>) -> Arc<Interface> {
-    let interface = Interface::new(state.admin.clone());
+    let interface = Interface::new(&state.admin);
     interface.open(Arc::clone(state));
     interface
 }

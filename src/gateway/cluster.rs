@@ -1,14 +1,14 @@
 //! This node among the others of `[cluster]`.
 use super::{Early, Parts};
-use crate::bans::{self, BanError, Bans};
+use crate::admin;
+use crate::bans;
 use crate::cluster::nodes::{About, BEAT, LEAVE, Nodes, Standing, Topic};
-use crate::cluster::{NodeId, Redis, Script, rates};
+use crate::cluster::{NodeId, Script, rates};
 use crate::health::{Health, Phase, STALE_AFTER};
-use crate::metrics::{ClusterLevels, Metrics};
+use crate::metrics::ClusterLevels;
 use crate::notify::Notifier;
-use crate::rooms::{self, Shared, desk::Desk};
+use crate::rooms::{self, Clustered, Shared, desk::Desk};
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,9 +20,6 @@ static SCRIPTS: &[&Script] = {
     let ([put, lift, restore, purge], [say, read]) = (bans::SCRIPTS, rooms::STATUS_SCRIPTS);
     &[&BEAT, &LEAVE, &rates::SETTLE, put, lift, restore, purge, say, read]
 };
-/// How long bans are tried to be read at the start, and the pause before each try but the first.
-const BANS_WITHIN: Duration = Duration::from_secs(10);
-const AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Bans that wait until the sessions here have ended.
 const LATE_BANS: usize = 64;
 /// Time for the last words to Redis.
@@ -30,19 +27,12 @@ pub(super) const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for the shards to reach Redis, which the main thread reaches already.
 const SHARDS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Waits until the rooms of every shard reach Redis, so that who comes first is not refused.
-pub(super) async fn shards_reach(redis: Option<&Arc<Redis>>, shards: usize) {
-    let Some(redis) = redis else { return };
-    if tokio::time::timeout(SHARDS_TIMEOUT, redis.reached_by(shards)).await.is_err() {
-        tracing::warn!("not every shard reaches Redis yet");
-    }
-}
-
 impl Early {
     /// Takes this node's place among the others; `None`: this gateway is alone.
-    pub(super) async fn join(&self, serving: &mut JoinSet<()>) -> Result<Option<Arc<Nodes>>, String> {
+    pub(super) async fn join(&self, serving: &mut JoinSet<()>) -> Result<Option<Clustered>, String> {
         let (Some(cluster), Some(redis)) = (&self.config.cluster, &self.redis) else { return Ok(None) };
-        let about = about(self.metrics.clone(), self.health.clone());
+        let (metrics, health) = (self.metrics.clone(), self.health.clone());
+        let about: About = Box::new(move || admin::about(&metrics.levels(), health.phase()).to_string());
         let (nodes, running) = Nodes::join(cluster, redis, SCRIPTS, about).await?;
         serving.spawn(running);
         let own = nodes.live().now().own;
@@ -64,14 +54,26 @@ impl Early {
         if cluster.shared_limits {
             serving.spawn(rates::settle(nodes.clone(), self.limiter.clone(), cluster.prefix.clone()));
         }
-        Ok(Some(nodes))
+        Ok(Some(Clustered { config: cluster.clone(), redis: redis.clone(), nodes }))
     }
 }
 
 impl Parts {
+    pub(super) fn nodes(&self) -> Option<&Arc<Nodes>> {
+        self.cluster.as_ref().map(|cluster| &cluster.nodes)
+    }
+
+    /// Waits until the rooms of every shard reach Redis, so that who comes first is not refused.
+    pub(super) async fn shards_reach(&self) {
+        let Some(Clustered { redis, .. }) = &self.cluster else { return };
+        if tokio::time::timeout(SHARDS_TIMEOUT, redis.reached_by(self.config.server.shards)).await.is_err() {
+            tracing::warn!("not every shard reaches Redis yet");
+        }
+    }
+
     /// Shares bans, and what clients say of themselves, with the other nodes, and has what they ask answered.
     pub(super) async fn share(&self, desk: &Desk, rooms: &Shared, serving: &mut JoinSet<()>) {
-        let Some(nodes) = &self.nodes else { return };
+        let Some(nodes) = self.nodes() else { return };
         answer(nodes, desk.clone(), self.health.clone());
         rooms.hear_statuses().await;
         let (late, mut bans_late) = mpsc::channel(LATE_BANS);
@@ -86,18 +88,6 @@ impl Parts {
     }
 }
 
-/// Reads the bans that nodes share. They may lie on another master of a Redis Cluster than the leases, which is reached
-/// later.
-pub(super) async fn read_bans(nodes: &Arc<Nodes>, prefix: &str, namespaces: &[Arc<str>]) -> Result<Arc<Bans>, String> {
-    let deadline = Instant::now() + BANS_WITHIN;
-    loop {
-        match Bans::of_nodes(nodes.clone(), prefix, namespaces).await {
-            Err(BanError::Away) if Instant::now() < deadline => tokio::time::sleep(AGAIN_AFTER).await,
-            bans => return bans.map_err(|e| format!("cannot read the bans: {e}")),
-        }
-    }
-}
-
 /// Unless a shard is stuck: mail for it would pile up.
 fn answer(nodes: &Nodes, desk: Desk, health: Arc<Health>) {
     let answer = move |question: Bytes| {
@@ -106,22 +96,6 @@ fn answer(nodes: &Nodes, desk: Desk, health: Arc<Health>) {
         Box::pin(answer) as Pin<Box<dyn Future<Output = Bytes> + Send>>
     };
     nodes.answer(Box::new(answer));
-}
-
-fn about(metrics: Arc<Metrics>, health: Arc<Health>) -> About {
-    Box::new(move || {
-        let levels = metrics.levels();
-        let sessions: Map<String, Value> =
-            levels.sessions.iter().map(|(service, n)| (service.label().to_owned(), (*n).into())).collect();
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "phase": health.phase().word(),
-            "connections": levels.connections,
-            "sessions": sessions,
-            "rooms": levels.rooms,
-        })
-        .to_string()
-    })
 }
 
 /// A line for `systemctl status`.
