@@ -6,14 +6,18 @@ use hyper::header::HeaderValue;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
+
+/// Most addresses of a name that are tried.
+const ADDRESSES_MAX: usize = 8;
 
 /// What the gateway calls itself where it asks on its own account.
 pub const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("wsgate/", env!("CARGO_PKG_VERSION")));
@@ -51,6 +55,41 @@ pub async fn look_up<T: Send + 'static>(
         look_up.await
     });
     asked.await.map_err(io::Error::other)?
+}
+
+/// The addresses of a host: an IP address, or a name that is looked up when one of the `places` is free. At most 8.
+///
+/// # Errors
+/// Of the look-up.
+pub async fn addresses(places: &Arc<Semaphore>, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(vec![(ip, port).into()]);
+    }
+    let host = host.to_owned();
+    let found = async move { Ok(lookup_host((host, port)).await?.take(ADDRESSES_MAX).collect()) };
+    look_up(places, found).await
+}
+
+/// Connects to the first of these addresses that takes it: each has its share of the time until `deadline`, TLS included.
+///
+/// # Errors
+/// Of the last one.
+pub async fn connect_any(
+    addresses: &[SocketAddr],
+    tls: Option<(&TlsConnector, &ServerName<'static>)>,
+    deadline: Instant,
+) -> io::Result<Stream> {
+    let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for (tried, address) in addresses.iter().enumerate() {
+        let share = deadline.saturating_duration_since(Instant::now()) / (addresses.len() - tried) as u32;
+        let tls = tls.map(|(connector, name)| (connector, name.clone()));
+        match timeout(share, connect(&Address::Tcp(*address), &[], tls)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => failed = error,
+            Err(_) => failed = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(failed)
 }
 
 /// Connects. `preamble` is written before anything else, before TLS too (a PROXY header). `tls`: a handshake follows,

@@ -153,7 +153,8 @@ impl Link {
         let length = bytes.len();
         self.calls += 1;
         self.bytes += length;
-        let mut sent = Sent { ticket, slot, length, number: self.calls, again: None, refused: None };
+        let (number, kept) = (self.calls, self.cluster);
+        let mut sent = Sent { ticket, slot, length, number, kept, again: None, refused: None };
         if self.bytes > CALLS_BYTES_MAX {
             return self.answer_at_once(&sent, Trouble::Full);
         }
@@ -165,7 +166,7 @@ impl Link {
         match self.masters.connection(slot) {
             Some(connection) => {
                 let cx = &mut Context::from_waker(&self.waker);
-                connection.send(sent, bytes, self.cluster, cx);
+                connection.send(sent, bytes, cx);
             }
             None => self.answer_at_once(&sent, Trouble::Away),
         }
@@ -191,11 +192,6 @@ impl Link {
     /// Whether the master of this slot is reached.
     pub fn reaches(&self, slot: u16) -> bool {
         self.masters.reaches(slot)
-    }
-
-    /// Why a master is not reached, as far as it is known: for people.
-    pub fn fault(&self) -> Option<&str> {
-        self.fault.as_deref()
     }
 
     /// Writes what was gathered since the last time. Called when there is nothing else to do.

@@ -20,7 +20,7 @@ const CALL_MAX: usize = 256;
 const PARTS: usize = 16;
 
 /// See [`settle`].
-pub static SETTLE: Script = Script::new("rates", include_str!("rates.lua"));
+pub static SETTLE: Script = Script::new(include_str!("rates.lua"));
 
 /// Settles what `limiter` collects; does not end. Where Redis does not answer, what was taken meanwhile counts on this node
 /// alone.

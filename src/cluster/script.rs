@@ -5,8 +5,6 @@ use std::sync::OnceLock;
 
 /// A Lua script, which every connection loads before its first call.
 pub struct Script {
-    /// Its name, for logs and metrics.
-    pub name: &'static str,
     /// Its text.
     pub source: &'static str,
     sha: OnceLock<String>,
@@ -14,8 +12,8 @@ pub struct Script {
 
 impl Script {
     /// A script of this text.
-    pub const fn new(name: &'static str, source: &'static str) -> Script {
-        Script { name, source, sha: OnceLock::new() }
+    pub const fn new(source: &'static str) -> Script {
+        Script { source, sha: OnceLock::new() }
     }
 
     /// The SHA-1 of its text in hexadecimal digits: what EVALSHA names it by.
@@ -119,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_call_is_encoded_and_has_the_slot_of_its_first_key() {
-        static SCRIPT: Script = Script::new("one", "return 1");
+        static SCRIPT: Script = Script::new("return 1");
         assert_eq!(SCRIPT.sha(), "e0e1f9fabfc9d4800c877a703b823ac0578ff8db");
         let call = Call::script(&SCRIPT, &[b"w:{a}:m"], &[b"x"]);
         let text = String::from_utf8(call.bytes).unwrap();

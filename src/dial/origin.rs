@@ -1,5 +1,5 @@
 //! The server of a URL that the configuration names: an application that is asked, or where keys of tokens are fetched.
-use super::{Address, connect, look_up};
+use super::{addresses, connect_any};
 use crate::config::keys::LoadError;
 use crate::outbox::wire::Stream;
 use crate::tls::client;
@@ -7,18 +7,14 @@ use hyper::Uri;
 use hyper::header::HeaderValue;
 use hyper::http::uri::Scheme;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use tokio::net::lookup_host;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 /// Most look-ups of the name at once.
 const LOOKUPS_MAX: usize = 4;
-/// Most addresses of the name that are tried.
-const ADDRESSES_MAX: usize = 8;
 
 /// Where a URL leads.
 pub struct Origin {
@@ -69,27 +65,8 @@ impl Origin {
     /// # Errors
     /// Of the last one.
     pub async fn connect(&self, deadline: Instant) -> io::Result<Stream> {
-        let addresses = self.addresses().await?;
-        let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for (tried, address) in addresses.iter().enumerate() {
-            let share = deadline.saturating_duration_since(Instant::now()) / (addresses.len() - tried) as u32;
-            let tls = self.tls.as_ref().map(|(connector, name)| (connector, name.clone()));
-            match timeout(share, connect(&Address::Tcp(*address), &[], tls)).await {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) => failed = error,
-                Err(_) => failed = io::ErrorKind::TimedOut.into(),
-            }
-        }
-        Err(failed)
-    }
-
-    async fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        if let Ok(ip) = self.host.parse::<IpAddr>() {
-            return Ok(vec![(ip, self.port).into()]);
-        }
-        let (host, port) = (self.host.clone(), self.port);
-        let found = async move { Ok(lookup_host((host, port)).await?.take(ADDRESSES_MAX).collect()) };
-        look_up(&self.lookups, found).await
+        let addresses = addresses(&self.lookups, &self.host, self.port).await?;
+        connect_any(&addresses, self.tls.as_ref().map(|(connector, name)| (connector, name)), deadline).await
     }
 }
 

@@ -4,7 +4,6 @@ use crate::cluster::Script;
 /// Writes a ban (ARGV[2] and its row), in place of an older one, unless there are ARGV[4]. ARGV[1] names the count where
 /// there is none yet. Returns its name, and the number of the change, or nothing.
 pub static PUT: Script = Script::new(
-    "ban_put",
     r"
 if redis.call('HEXISTS', KEYS[1], ARGV[2]) == 0 and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[4]) then
   return false
@@ -17,7 +16,6 @@ return {redis.call('HGET', KEYS[2], 'epoch'), redis.call('HINCRBY', KEYS[2], 'nu
 
 /// Deletes a ban (ARGV[2]). Returns the name of the count, the number of the change, and the ban.
 pub static LIFT: Script = Script::new(
-    "ban_lift",
     r"
 local row = redis.call('HGET', KEYS[1], ARGV[2])
 redis.call('HDEL', KEYS[1], ARGV[2])
@@ -28,7 +26,6 @@ return {redis.call('HGET', KEYS[2], 'epoch'), redis.call('HINCRBY', KEYS[2], 'nu
 
 /// Writes bans (ARGV[2] and its row, …) that are not there.
 pub static RESTORE: Script = Script::new(
-    "ban_restore",
     r"
 redis.call('HSETNX', KEYS[2], 'epoch', ARGV[1])
 for i = 2, #ARGV, 2 do
@@ -40,7 +37,6 @@ return redis.call('HINCRBY', KEYS[2], 'number', 1)
 
 /// Deletes those of the bans ARGV[3], … that have ended by ARGV[2]. It is no change: they hold nobody any more.
 pub static PURGE: Script = Script::new(
-    "ban_purge",
     r"
 for i = 3, #ARGV do
   local row = redis.call('HGET', KEYS[1], ARGV[i])

@@ -33,7 +33,9 @@ pub struct Sent {
     pub length: usize,
     /// Its place among all calls of the link.
     pub number: u64,
-    /// The call itself, where it may have to be sent again: in a cluster.
+    /// Whether the call is kept until it is answered: it may have to be sent again, in a cluster.
+    pub kept: bool,
+    /// The call itself, where it is kept and on its way, or waits.
     pub again: Option<Vec<u8>>,
     /// When it was first refused because its slot lies elsewhere.
     pub refused: Option<Instant>,
@@ -95,9 +97,7 @@ impl Connection {
     }
 
     /// Sends a call with the next flush, or at once where much is gathered.
-    /// `kept`: the call itself is kept until it is answered.
-    pub fn send(&mut self, mut sent: Sent, bytes: Vec<u8>, kept: bool, cx: &mut Context<'_>) {
-        sent.again = kept.then(|| bytes.clone());
+    pub fn send(&mut self, sent: Sent, bytes: Vec<u8>, cx: &mut Context<'_>) {
         self.put(Awaited::Call(sent), bytes);
         if self.out.len() - self.written >= GATHERED_BYTES {
             self.flush(cx);
@@ -125,9 +125,18 @@ impl Connection {
         if self.awaited.len() >= AWAITED_MAX || !self.queue.is_empty() {
             self.queue.push_back((awaited, bytes));
         } else {
-            self.awaited.push_back(awaited);
-            self.out.extend_from_slice(&bytes);
+            self.gather(awaited, bytes);
         }
+    }
+
+    fn gather(&mut self, mut awaited: Awaited, bytes: Vec<u8>) {
+        self.out.extend_from_slice(&bytes);
+        if let Awaited::Call(sent) = &mut awaited
+            && sent.kept
+        {
+            sent.again = Some(bytes);
+        }
+        self.awaited.push_back(awaited);
     }
 
     /// Sends what had to wait.
@@ -135,8 +144,7 @@ impl Connection {
         while self.awaited.len() < AWAITED_MAX
             && let Some((awaited, bytes)) = self.queue.pop_front()
         {
-            self.awaited.push_back(awaited);
-            self.out.extend_from_slice(&bytes);
+            self.gather(awaited, bytes);
             self.flushing = true;
         }
     }
@@ -194,7 +202,7 @@ impl Connection {
         let answer = match frame {
             Frame::Message { channel, payload } => return Ok(Some(Heard::Pushed { channel, payload })),
             Frame::Other => return Ok(None),
-            Frame::Subscribed(_) => return self.subscribed().map(|()| None),
+            Frame::Subscribed => return self.subscribed().map(|()| None),
             Frame::Unsubscribed(channel) => {
                 if let Some(Awaited::Unsubscribed(asked)) = self.awaited.front()
                     && *asked == channel
@@ -309,8 +317,8 @@ mod tests {
     async fn what_is_written_is_forgotten_under_constant_load() {
         let (mut connection, mut far) = pair().await;
         let send = |connection: &mut Connection, number| {
-            let sent = Sent { ticket: 0, slot: 0, length: PIECE, number, again: None, refused: None };
-            connection.send(sent, vec![b'x'; PIECE], false, &mut Context::from_waker(Waker::noop()));
+            let sent = Sent { ticket: 0, slot: 0, length: PIECE, number, kept: false, again: None, refused: None };
+            connection.send(sent, vec![b'x'; PIECE], &mut Context::from_waker(Waker::noop()));
         };
         let mut calls = 0;
         while connection.out.len() - connection.written < 8 * PIECE {

@@ -3,20 +3,18 @@ use super::wire::{Frame, Inbox};
 use crate::cluster::script::{Call, Reply, Script};
 use crate::config::keys::LoadError;
 use crate::config::{self, RedisServer, secret::Secret};
-use crate::dial::{Address, connect, look_up};
+use crate::dial::{addresses, connect_any};
 use crate::metrics::{Metrics, ShardMetrics};
 use crate::outbox::wire::Stream;
 use crate::tls::client;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::lookup_host;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
@@ -24,8 +22,6 @@ use tokio_rustls::rustls::pki_types::ServerName;
 const LOOKUPS_MAX: usize = 4;
 /// How long connecting may take, over all addresses of a name.
 const DIALED_FOR: Duration = Duration::from_secs(2);
-/// Most addresses of a name that are tried.
-const ADDRESSES_MAX: usize = 8;
 
 /// How many shards there are, and how many of them reach all masters.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -114,35 +110,16 @@ impl Redis {
         Ok((talk, greeting))
     }
 
-    /// Tries the addresses of the name in turn, each for its share of the time.
     async fn dial(&self, server: &RedisServer) -> Result<Talk, Fault> {
-        let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        let addresses = self.addresses(server).await?;
-        let share = DIALED_FOR / addresses.len().max(1) as u32;
-        for address in addresses {
-            let tls = match &self.tls {
-                None => None,
-                Some(connector) => {
-                    let name = ServerName::try_from(server.host.to_string());
-                    Some((connector, name.map_err(|_| Fault::Wrong("a name that no certificate can have"))?))
-                }
-            };
-            match timeout(share, connect(&Address::Tcp(address), &[], tls)).await {
-                Ok(Ok(stream)) => return Ok(Talk { stream, inbox: Inbox::default() }),
-                Ok(Err(error)) => failed = error,
-                Err(_) => failed = io::ErrorKind::TimedOut.into(),
-            }
-        }
-        Err(failed.into())
-    }
-
-    async fn addresses(&self, server: &RedisServer) -> io::Result<Vec<SocketAddr>> {
-        if let Ok(ip) = server.host.parse::<IpAddr>() {
-            return Ok(vec![(ip, server.port).into()]);
-        }
-        let (host, port) = (server.host.to_string(), server.port);
-        let found = async move { Ok(lookup_host((host, port)).await?.take(ADDRESSES_MAX).collect()) };
-        look_up(&self.lookups, found).await
+        let name = ServerName::try_from(server.host.to_string());
+        let tls = match (&self.tls, &name) {
+            (None, _) => None,
+            (Some(connector), Ok(name)) => Some((connector, name)),
+            (Some(_), Err(_)) => return Err(Fault::Wrong("a name that no certificate can have")),
+        };
+        let addresses = addresses(&self.lookups, &server.host, server.port).await?;
+        let stream = connect_any(&addresses, tls, Instant::now() + DIALED_FOR).await?;
+        Ok(Talk { stream, inbox: Inbox::default() })
     }
 
     /// A connection to a master, on which calls can be made. Has no time of its own.
@@ -260,7 +237,7 @@ impl Talk {
             match self.inbox.next().map_err(io::Error::from)? {
                 Some(Frame::Reply(reply)) => return Ok(reply),
                 Some(Frame::Error(error)) => return Err(Fault::Refused(said(&error))),
-                Some(Frame::Message { .. } | Frame::Subscribed(_) | Frame::Unsubscribed(_) | Frame::Other) => {}
+                Some(Frame::Message { .. } | Frame::Subscribed | Frame::Unsubscribed(_) | Frame::Other) => {}
                 None => {
                     let (inbox, stream) = (&mut self.inbox, &mut self.stream);
                     if poll_fn(|cx| inbox.poll_fill(stream, cx)).await? == 0 {

@@ -111,10 +111,7 @@ fn masters_of(answer: &Reply, asked: &RedisServer) -> Option<Vec<(RedisServer, S
 }
 
 fn server_of(host: &Reply, port: &Reply, asked: Option<&RedisServer>) -> Option<RedisServer> {
-    let host = match host {
-        Reply::Text(_) => host.text().filter(|host| !host.is_empty() && host.len() <= 255),
-        Reply::Nil | Reply::Int(_) | Reply::List(_) => None,
-    };
+    let host = host.text().filter(|host| !host.is_empty() && host.len() <= 255);
     let host = host.map(Arc::from).or_else(|| Some(asked?.host.clone()))?;
     Some(RedisServer { host, port: u16::try_from(port.int()?).ok()? })
 }

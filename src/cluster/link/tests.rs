@@ -12,11 +12,9 @@ use server::{DEADLINE, Server, has_redis};
 use std::future::poll_fn;
 use tokio::time::timeout;
 
-static COUNT: Script = Script::new("count", "return redis.call('INCR', KEYS[1])");
-static TELL: Script = Script::new(
-    "tell",
-    "local n = redis.call('RPUSH', KEYS[1], ARGV[1]) redis.call('SPUBLISH', KEYS[1], ARGV[1]) return n",
-);
+static COUNT: Script = Script::new("return redis.call('INCR', KEYS[1])");
+static TELL: Script =
+    Script::new("local n = redis.call('RPUSH', KEYS[1], ARGV[1]) redis.call('SPUBLISH', KEYS[1], ARGV[1]) return n");
 static SCRIPTS: &[&Script] = &[&COUNT, &TELL];
 
 /// A cluster of these servers and nothing else.
@@ -74,14 +72,14 @@ async fn answer(link: &mut Link, wanted: u64) -> Result<Reply, Trouble> {
 async fn fault(link: &mut Link, wanted: &str) -> String {
     let said = poll_fn(|cx| {
         assert!(link.poll_report(cx).is_pending(), "it is reached");
-        match link.fault().filter(|fault| fault.contains(wanted)) {
+        match link.fault.as_deref().filter(|fault| fault.contains(wanted)) {
             Some(fault) => Poll::Ready(fault.to_owned()),
             None => Poll::Pending,
         }
     });
     match timeout(DEADLINE, said).await {
         Ok(said) => said,
-        Err(_) => panic!("{wanted}, not {:?}", link.fault()),
+        Err(_) => panic!("{wanted}, not {:?}", link.fault),
     }
 }
 

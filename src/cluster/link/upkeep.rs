@@ -180,7 +180,7 @@ impl Link {
                     let cx = &mut Context::from_waker(&self.waker);
                     for mut sent in calls.into_values() {
                         let bytes = sent.again.take().unwrap_or_default();
-                        connection.send(sent, bytes, self.cluster, cx);
+                        connection.send(sent, bytes, cx);
                     }
                     connection.flush(cx);
                 }

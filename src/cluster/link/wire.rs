@@ -36,7 +36,7 @@ pub enum Frame {
         payload: Bytes,
     },
     /// A channel is subscribed: the answer of the oldest command.
-    Subscribed(Bytes),
+    Subscribed,
     /// A channel is not subscribed any more, whether that was asked or not.
     Unsubscribed(Bytes),
     /// Something else that nobody has asked for.
@@ -197,7 +197,7 @@ fn push_of(data: Vec<RangeFrame>, bytes: &Bytes) -> Result<Frame, Malformed> {
         (b"smessage", Some(channel)) => {
             Frame::Message { channel, payload: text().ok_or(Malformed("a message without one"))? }
         }
-        (b"ssubscribe", Some(channel)) => Frame::Subscribed(channel),
+        (b"ssubscribe", Some(_)) => Frame::Subscribed,
         (b"sunsubscribe", Some(channel)) => Frame::Unsubscribed(channel),
         (_, _) => Frame::Other,
     })

@@ -41,7 +41,6 @@ impl Default for Periods {
 /// makes it under the new id where none stands. All are told where a node has come or gone. Returns whose the name
 /// is, and all leases, which are kept for a day where no node is left.
 pub static BEAT: Script = Script::new(
-    "beat",
     r"
 local leases, channel = KEYS[1], KEYS[2]
 local name, id, new_id, about = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -75,7 +74,6 @@ return {holder, redis.call('HGETALL', leases)}
 
 /// Takes the own lease away.
 pub static LEAVE: Script = Script::new(
-    "leave",
     r"
 local lease = redis.call('HGET', KEYS[1], ARGV[1])
 if lease and string.sub(lease, 1, #ARGV[2] + 1) == ARGV[2] .. ' ' then

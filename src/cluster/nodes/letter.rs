@@ -8,7 +8,7 @@ pub(super) const CONTENT_BYTES_MAX: usize = 8 << 20;
 /// A message between nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Letter {
-    /// The list of leases has changed.
+    /// The list of leases has changed: scripts say so.
     Look,
     /// To all.
     Tell { from: NodeId, topic: Topic, content: Bytes },
@@ -18,14 +18,11 @@ pub(super) enum Letter {
     Answer { from: NodeId, to: NodeId, number: u64, content: Bytes },
 }
 
-/// [`Letter::Look`], as scripts publish it.
-pub(super) const LOOK: &str = "look\n";
-
 impl Letter {
     pub(super) fn encode(&self) -> Vec<u8> {
         let nothing = Bytes::new();
         let (head, content) = match self {
-            Letter::Look => (LOOK.to_owned(), &nothing),
+            Letter::Look => ("look\n".to_owned(), &nothing),
             Letter::Tell { from, topic, content } => (format!("{} {from}\n", topic.word()), content),
             Letter::Ask { from, number, content } => (format!("ask {from} {number}\n"), content),
             Letter::Answer { from, to, number, content } => (format!("answer {from} {to} {number}\n"), content),

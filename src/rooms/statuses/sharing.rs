@@ -31,7 +31,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Writes statuses (from ARGV[3] on: client, version, and the rest) that are no older than what stands there. ARGV[1]: at most
 /// so many; ARGV[2]: all are gone after so many seconds.
 pub static SAY: Script = Script::new(
-    "say",
     r"
 local now = redis.call('TIME')[1]
 for i = 3, #ARGV, 3 do
@@ -54,7 +53,6 @@ return 1
 
 /// A page of statuses from the cursor ARGV[1] on; those that nobody has touched for ARGV[2] seconds are deleted.
 pub static READ: Script = Script::new(
-    "read_said",
     r"
 local since = redis.call('TIME')[1] - ARGV[2]
 local page = redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[3])

@@ -51,7 +51,7 @@ async fn frames_are_read_however_they_are_cut() {
         Frame::Error("ERR no".into()),
         Frame::Error("ERR x".into()),
         Frame::Message { channel: "c".into(), payload: "hi".into() },
-        Frame::Subscribed("c".into()),
+        Frame::Subscribed,
         Frame::Unsubscribed("c".into()),
         Frame::Other,
     ];

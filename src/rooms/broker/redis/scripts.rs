@@ -10,21 +10,21 @@ use std::time::Duration;
 
 macro_rules! over_a_count {
     ($name:literal) => {
-        Script::new($name, concat!(include_str!("scripts/meta.lua"), include_str!(concat!("scripts/", $name, ".lua"))))
+        Script::new(concat!(include_str!("scripts/meta.lua"), include_str!(concat!("scripts/", $name, ".lua"))))
     };
 }
 
 static PUBLISH: Script = over_a_count!("publish");
 static READ: Script = over_a_count!("read");
-static SYNC: Script = Script::new(
-    "sync",
-    concat!(include_str!("scripts/meta.lua"), include_str!("scripts/fields.lua"), include_str!("scripts/sync.lua")),
-);
-static PAGE: Script =
-    Script::new("page", concat!(include_str!("scripts/fields.lua"), include_str!("scripts/page.lua")));
+static SYNC: Script = Script::new(concat!(
+    include_str!("scripts/meta.lua"),
+    include_str!("scripts/fields.lua"),
+    include_str!("scripts/sync.lua")
+));
+static PAGE: Script = Script::new(concat!(include_str!("scripts/fields.lua"), include_str!("scripts/page.lua")));
 static CHECK: Script = over_a_count!("check");
-static HOLD: Script = Script::new("hold", include_str!("scripts/hold.lua"));
-static CLEAR: Script = Script::new("clear", include_str!("scripts/clear.lua"));
+static HOLD: Script = Script::new(include_str!("scripts/hold.lua"));
+static CLEAR: Script = Script::new(include_str!("scripts/clear.lua"));
 
 /// All of them, to be loaded by every connection.
 pub static SCRIPTS: [&Script; 7] = [&PUBLISH, &READ, &SYNC, &PAGE, &CHECK, &HOLD, &CLEAR];
