@@ -29,6 +29,11 @@ pub const REASON_MAX: usize = 256;
 /// Bans that one sweep looks up to delete.
 const SWEEP_MAX: usize = 1024;
 
+/// Whether a ban may have this reason.
+fn is_reason(text: &str) -> bool {
+    text.len() <= REASON_MAX && !text.chars().any(char::is_control)
+}
+
 /// A ban.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ban {
@@ -143,9 +148,8 @@ impl Bans {
         let shared = Shared::new();
         if let Some(store) = &store {
             for (key, row) in store.bans()? {
-                let index = namespaces.iter().position(|n| *n == key.namespace);
-                if let Some(index) = index.and_then(|i| u16::try_from(i).ok()) {
-                    shared.put(Namespace { index }, &key, row);
+                if let Some(namespace) = Namespace::named(namespaces, &key.namespace) {
+                    shared.put(namespace, &key, row);
                 }
             }
         }
@@ -205,7 +209,7 @@ impl Bans {
     pub async fn put(&self, ban: Ban) -> Result<(), BanError> {
         let namespace = ban.namespace;
         let key = self.key(namespace, &ban.client, ban.room.as_deref())?;
-        if ban.reason.as_ref().is_some_and(|r| r.len() > REASON_MAX || r.chars().any(char::is_control)) {
+        if ban.reason.as_deref().is_some_and(|reason| !is_reason(reason)) {
             return Err(BanError::Reason);
         }
         let row = ban.row();

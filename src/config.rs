@@ -378,6 +378,14 @@ pub struct Namespace {
     pub index: u16,
 }
 
+impl Namespace {
+    /// The one of this name, where it is among all.
+    pub fn named(all: &[Arc<str>], name: &str) -> Option<Namespace> {
+        let index = all.iter().position(|known| **known == *name)?;
+        Some(Namespace { index: u16::try_from(index).ok()? })
+    }
+}
+
 /// `[admin]`.
 #[derive(Debug, Clone)]
 pub struct Admin {

@@ -12,7 +12,7 @@ mod told;
 pub use scripts::{LIFT, PURGE, PUT, RESTORE};
 
 use super::table::Table;
-use super::{Ban, BanError, REASON_MAX, Shared, has_ended};
+use super::{Ban, BanError, Shared, has_ended, is_reason};
 use crate::cluster::nodes::Topic;
 use crate::cluster::{Call, Nodes, Reply, Script, Trouble};
 use crate::config::Namespace;
@@ -75,6 +75,13 @@ struct Order {
     reading: bool,
 }
 
+impl Order {
+    /// The name of the count, and up to which change all are in memory.
+    fn known(&self) -> (Box<str>, u64) {
+        (self.epoch.clone(), self.seen)
+    }
+}
+
 /// A ban was made, or lifted: no row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Change {
@@ -109,7 +116,7 @@ fn read_key(text: &[u8]) -> Option<BanKey> {
 
 fn read_row(text: &[u8]) -> Option<BanRow> {
     let (since_us, until_us, reason): (i64, Option<i64>, Option<Box<str>>) = serde_json::from_slice(text).ok()?;
-    let reason = reason.filter(|r| r.len() <= REASON_MAX && !r.chars().any(char::is_control));
+    let reason = reason.filter(|reason| is_reason(reason));
     Some(BanRow { since_us, until_us, reason })
 }
 
@@ -129,8 +136,7 @@ impl Heard {
 
     /// The place of a namespace that the configuration knows.
     fn namespace(&self, name: &str) -> Option<Namespace> {
-        let index = self.namespaces.iter().position(|known| **known == *name)?;
-        Some(Namespace { index: u16::try_from(index).ok()? })
+        Namespace::named(&self.namespaces, name)
     }
 
     fn key(&self, ban: &Ban) -> Option<BanKey> {
@@ -190,7 +196,7 @@ impl Heard {
     fn begin_reading(&self) -> (Box<str>, u64) {
         let mut order = self.order();
         order.reading = true;
-        (order.epoch.clone(), order.seen)
+        order.known()
     }
 
     /// These bans hold, as of this change, with what has been heard of later ones. Those that did not hold before.
@@ -280,7 +286,7 @@ impl Redis {
         }
     }
 
-    /// A script that changes bans, and may begin a count.
+    /// A script over bans; what may begin a count does so under a new name.
     async fn call(&self, script: &Script, args: &[&str]) -> Result<Reply, BanError> {
         let epoch = format!("{:016x}", rand::random::<u64>());
         let args: Vec<&[u8]> = [epoch.as_bytes()].into_iter().chain(args.iter().map(|arg| arg.as_bytes())).collect();
@@ -303,12 +309,6 @@ impl Redis {
             }
         }
         Ok(count)
-    }
-
-    /// What the count was when it was last looked at.
-    fn known(&self) -> (Box<str>, u64) {
-        let order = self.heard.order();
-        (order.epoch.clone(), order.seen)
     }
 
     /// Reads all bans for the first time, and tries for a while where Redis is not reached.
@@ -420,7 +420,7 @@ impl Redis {
                 () = sleep(CHECK_EVERY) => {}
             }
             if !missing {
-                let (known, seen) = self.known();
+                let (known, seen) = self.heard.order().known();
                 match self.count().await {
                     Ok((epoch, number)) => {
                         missing = epoch != known || number < seen || seen < had;

@@ -13,6 +13,7 @@ use crate::config::Namespace;
 use bytes::Bytes;
 use jiff::Timestamp;
 use peers::{Asked, OfClient};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -60,10 +61,10 @@ pub struct Refusal {
 const STOPPING: Refusal = Refusal { code: Code::Unknown, message: "the gateway is stopping" };
 
 /// One line of the list of rooms.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoomLine {
     /// Its name.
-    pub room: Arc<str>,
+    pub room: Box<str>,
     /// Clients in it.
     pub members: usize,
     /// The offset of its last message.
@@ -181,19 +182,13 @@ impl Desk {
         OfAll { found: peers::first_rooms(found, limit), unanswered }
     }
 
-    async fn rooms_here(
-        &self,
-        namespace: Namespace,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Vec<peers::Line> {
+    async fn rooms_here(&self, namespace: Namespace, prefix: &str, after: Option<&str>, limit: usize) -> Vec<RoomLine> {
         let (prefix, after) = (Arc::<str>::from(prefix), after.map(Arc::<str>::from));
         let ask = |reply| DeskAsk::Rooms { namespace, prefix: prefix.clone(), after: after.clone(), limit, reply };
         let mut rooms: Vec<RoomLine> = self.ask_all(ask).await.into_iter().flatten().collect();
         rooms.sort_by(|a, b| a.room.cmp(&b.room));
         rooms.truncate(limit);
-        rooms.into_iter().map(peers::Line::from).collect()
+        rooms
     }
 
     /// A room; `None` where it has neither members nor messages.

@@ -1,5 +1,6 @@
 //! What is heard of bans, without Redis.
 #![allow(missing_docs)]
+use super::super::REASON_MAX;
 use super::*;
 
 const N: Namespace = Namespace { index: 0 };

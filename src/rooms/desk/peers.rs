@@ -52,7 +52,7 @@ pub(super) enum Asked<'a> {
         #[serde(borrow)]
         text: &'a RawValue,
     },
-    /// Rooms: [`Line`]s in order, at most `limit`.
+    /// Rooms: [`RoomLine`]s in order, at most `limit`.
     Rooms { prefix: Box<str>, after: Option<Box<str>>, limit: usize },
     /// The sessions of a client: [`Session`]s.
     Sessions(OfClient),
@@ -83,14 +83,6 @@ struct Answer<T> {
     found: Option<T>,
 }
 
-/// One line of the list of rooms.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Line {
-    room: Box<str>,
-    members: usize,
-    offset: u64,
-}
-
 /// One session of a client.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Session {
@@ -111,12 +103,6 @@ impl OfClient {
 impl Why {
     pub fn of(close: &Close) -> Why {
         Why { code: close.code().unwrap_or(Code::Unknown).number(), reason: close.reason.as_str().into() }
-    }
-}
-
-impl From<RoomLine> for Line {
-    fn from(line: RoomLine) -> Line {
-        Line { room: (*line.room).into(), members: line.members, offset: line.offset }
     }
 }
 
@@ -147,8 +133,8 @@ impl Session {
 
 /// The first `limit` rooms of the nodes' lists, and whether there are more. A room that several nodes have is the same
 /// room: each of them knows all its members, and who has heard of more of them is the latest.
-pub(super) fn first_rooms(lists: Vec<Vec<Line>>, limit: usize) -> (Vec<RoomLine>, bool) {
-    let mut rooms: BTreeMap<Box<str>, Line> = BTreeMap::new();
+pub(super) fn first_rooms(lists: Vec<Vec<RoomLine>>, limit: usize) -> (Vec<RoomLine>, bool) {
+    let mut rooms: BTreeMap<Box<str>, RoomLine> = BTreeMap::new();
     for line in lists.into_iter().flatten() {
         match rooms.entry(line.room.clone()) {
             Entry::Vacant(place) => drop(place.insert(line)),
@@ -160,8 +146,7 @@ pub(super) fn first_rooms(lists: Vec<Vec<Line>>, limit: usize) -> (Vec<RoomLine>
         }
     }
     let more = rooms.len() > limit;
-    let line = |line: Line| RoomLine { room: line.room.into(), members: line.members, offset: line.offset };
-    (rooms.into_values().take(limit).map(line).collect(), more)
+    (rooms.into_values().take(limit).collect(), more)
 }
 
 /// A question about this namespace.
@@ -260,9 +245,7 @@ impl Desk {
             tracing::debug!("a node asks what is not understood here");
             return self.no_answer();
         };
-        let index = self.shared.namespaces.iter().position(|known| **known == *namespace);
-        let index = index.and_then(|index| u16::try_from(index).ok());
-        let found = self.found(node, index.map(|index| Namespace { index }), ask);
+        let found = self.found(node, Namespace::named(&self.shared.namespaces, &namespace), ask);
         timeout(ANSWER_TIMEOUT, found).await.unwrap_or_else(|_| self.no_answer())
     }
 
@@ -303,8 +286,8 @@ fn code(number: u16) -> Code {
 mod tests {
     use super::*;
 
-    fn line(room: &str, members: usize, offset: u64) -> Line {
-        Line { room: room.into(), members, offset }
+    fn line(room: &str, members: usize, offset: u64) -> RoomLine {
+        RoomLine { room: room.into(), members, offset }
     }
 
     #[test]

@@ -133,7 +133,7 @@ impl Home {
             .filter(|(k, room)| !k.is_everyone() && room.count() > 0)
             .take(limit)
             .map(|(k, room)| RoomLine {
-                room: k.name.clone(),
+                room: (*k.name).into(),
                 members: room.count(),
                 offset: room.position.as_ref().map_or(0, |p| p.offset),
             })

@@ -88,7 +88,7 @@ type Line = (Box<str>, Box<str>, u64, i64, Box<str>);
 
 impl Said {
     /// `None` where no gateway can have written it.
-    fn read(version: u64, since_us: i64, status: &str) -> Option<Said> {
+    pub(in crate::rooms) fn read(version: u64, since_us: i64, status: &str) -> Option<Said> {
         let status = is_status(status).then(|| Status::from(status)).filter(|status| *status != Status::Offline)?;
         Some(Said { version, since: Timestamp::from_microsecond(since_us).ok()?, status })
     }
@@ -230,11 +230,9 @@ impl Shared {
 
     /// Another node tells what a client has said.
     fn learn_status(&self, namespace: &str, client: &str, said: Said) {
-        let index = self.namespaces.iter().position(|known| **known == *namespace);
-        let Some(index) = index.and_then(|index| u16::try_from(index).ok()).filter(|_| is_client(client)) else {
-            return;
-        };
-        let (namespace, client) = (Namespace { index }, Arc::<str>::from(client));
+        let namespace = Namespace::named(&self.namespaces, namespace).filter(|_| is_client(client));
+        let Some(namespace) = namespace else { return };
+        let client = Arc::<str>::from(client);
         if let Some(said) = self.statuses.learn(namespace, &client, said, Instant::now()) {
             self.post_status(namespace, &client, &said);
         }

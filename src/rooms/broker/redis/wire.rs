@@ -1,7 +1,8 @@
 //! What goes through Redis: written by nodes, and not trusted when it comes back.
 use crate::cluster::{NodeId, Reply};
+use crate::identity::is_client;
 use crate::rooms::broker::{Elsewhere, Held, Publication, Telling};
-use crate::rooms::protocol::{NAME_MAX, Status};
+use crate::rooms::protocol::NAME_MAX;
 use crate::rooms::statuses::Said;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,9 +10,8 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
-/// The longest epoch and the longest status that are taken.
+/// The longest epoch that is taken.
 const EPOCH_BYTES_MAX: usize = 64;
-const STATUS_BYTES_MAX: usize = 64;
 
 /// Offsets, times and versions stay below this: where Lua writes numbers whole.
 const NUMBER_MAX: u64 = 100_000_000_000_000;
@@ -155,16 +155,8 @@ pub fn read_held(value: &[u8]) -> Option<Held> {
     let sessions = words.next()?.parse().ok().filter(|sessions| *sessions > 0)?;
     let since = read_time(words.next()?)?;
     let Some(version) = words.next() else { return Some(Held { sessions, since, said: None }) };
-    let version = version.parse().ok()?;
-    let said_since = Timestamp::from_microsecond(words.next()?.parse().ok()?).ok()?;
-    let status = match words.next()? {
-        "online" => Status::Online,
-        "offline" => Status::Offline,
-        "invisible" => Status::Invisible,
-        text if (1..=STATUS_BYTES_MAX).contains(&text.len()) => Status::Text(text.into()),
-        _ => return None,
-    };
-    Some(Held { sessions, since, said: Some(Arc::new(Said { status, since: said_since, version })) })
+    let said = Said::read(version.parse().ok()?, words.next()?.parse().ok()?, words.next()?)?;
+    Some(Held { sessions, since, said: Some(Arc::new(said)) })
 }
 
 /// Whether this may be an epoch: it goes to clients as it is.
@@ -210,7 +202,7 @@ fn read_time(ms: &str) -> Option<Timestamp> {
 
 fn name(text: &[u8]) -> Option<Arc<str>> {
     let text = std::str::from_utf8(text).ok()?;
-    (1..=NAME_MAX).contains(&text.len()).then(|| text.into())
+    is_client(text).then(|| text.into())
 }
 
 /// What stands before the next blank, and what behind it.
