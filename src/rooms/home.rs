@@ -167,7 +167,8 @@ impl Home {
         }
     }
 
-    /// Takes the broker's next event, or something that waited for a room which is open now.
+    /// Does a piece of what is left of the broker's last event, or takes its next one, or something that waited for a room
+    /// which is open now.
     pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // Before anything that the broker tells after it.
         if self.elsewhere.is_waited_for() {

@@ -1,5 +1,6 @@
 //! What clients say of themselves: "away", "busy", "invisible", or their own words. It is by client, over all sessions
-//! of a process, and outlives a reconnect, so that nobody who is invisible shows for a moment.
+//! of a process, and by `sharing` of all nodes, and outlives a reconnect, so that nobody who is invisible shows for a
+//! moment.
 //!
 //! The table is locked when a session begins and when a status changes, never for a message. Only clients that have
 //! said something are in it.

@@ -202,7 +202,6 @@ impl Redis {
         self.lost(at, PlacesLost::Epoch, epoch, offset, 0);
         // What stood there of who is in the room may be gone as well.
         self.queue_sync(at);
-        self.ask_some();
     }
 
     /// A message has come. Whether it was one, and is told now or was before.
@@ -245,7 +244,7 @@ impl Redis {
             }
             Pushed::Presence(version, changes) => self.others_changed(at, version, changes),
             Pushed::Told(node, telling) => {
-                if !self.lives.is_own(node) {
+                if node != self.lives.own() {
                     let room = self.rooms[place].key.clone();
                     self.events.push_back(Event::Told { room, telling });
                 }
@@ -260,7 +259,6 @@ impl Redis {
                 if let Some((asked, bytes)) = asked {
                     self.large.has_come(bytes);
                     self.answered(asked, answer);
-                    self.ask_some();
                 }
                 if self.asked.capacity() > 4096 && self.asked.is_empty() {
                     self.asked.shrink_to_fit();
@@ -275,11 +273,12 @@ impl Redis {
                     }
                     self.queue_sync(at);
                 }
-                self.ask_some();
             }
             // Whatever was on its way is answered.
             Report::Down(_) => (),
         }
+        // Whatever came of it is asked for, as far as it may be.
+        self.ask_some();
     }
 
     fn places(&self, wanted: impl Fn(&Room) -> bool) -> Vec<At> {

@@ -193,7 +193,7 @@ impl Home {
         match telling {
             Telling::Typing { client, start: true } => {
                 // It would show one that is not there.
-                if room.shown(&client).is_some() && !room.is_hidden(&client) {
+                if room.has_client(&client) && !room.is_hidden(&client) {
                     // Its node tells of every start that comes so late, and of the end: this is for a node that dies.
                     let outcome = room.typing.start(&client, Instant::now(), expiry, false);
                     self.tell_typing(key, &client, outcome, true);

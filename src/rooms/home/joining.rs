@@ -29,20 +29,14 @@ impl Home {
         self.broker.read(ticket, &key, after, Batch { messages: 0, bytes: 0 });
     }
 
-    /// The broker has said whether what a session missed can be had.
-    pub(super) fn joins_after_all(&mut self, key: &RoomKey, from: SessionRef, kept: bool) {
+    /// The broker has said whether what a session missed can be had. `None`: it cannot say that now; the session may ask
+    /// again.
+    pub(super) fn joins_after_all(&mut self, key: &RoomKey, from: SessionRef, kept: Option<bool>) {
         let Some((request, after)) = self.rooms.get_mut(key).and_then(|r| r.joining.remove(&from)) else { return };
-        self.joins(request, kept);
-        for request in after {
-            self.request(request);
+        match kept {
+            Some(kept) => self.joins(request, kept),
+            None => self.refuse(&request, BUSY.0, BUSY.1),
         }
-        self.shut_if_unused(key);
-    }
-
-    /// The broker cannot say that now: it may ask again.
-    pub(super) fn cannot_join(&mut self, key: &RoomKey, from: SessionRef) {
-        let Some((request, after)) = self.rooms.get_mut(key).and_then(|r| r.joining.remove(&from)) else { return };
-        self.refuse(&request, BUSY.0, BUSY.1);
         for request in after {
             self.request(request);
         }
@@ -132,16 +126,13 @@ impl Home {
     }
 
     /// A session is a member no more. What it asked while its shard was behind is answered: it may recover other rooms.
-    fn lets_out(&mut self, key: &RoomKey, session: SessionRef, client: &Arc<str>) -> Change {
+    fn lets_out(&mut self, key: &RoomKey, session: SessionRef, client: &str) -> Change {
         let Some(room) = self.rooms.get_mut(key) else { return Change::Nothing };
         let change = room.leave(client, session);
         let held = room.held.len();
         room.held.retain(|(from, ..)| *from != session);
         if room.held.len() < held {
             self.feed(session, key, Feed::Stale);
-        }
-        if change != Change::Nothing {
-            self.holds(key, client);
         }
         change
     }
@@ -175,7 +166,6 @@ impl Home {
         // A room that emptied meanwhile, and came to be anew, has lost nothing.
         let Some(room) = self.rooms.get_mut(key).filter(|room| room.behind(shard) == Some(loss)) else { return };
         for (client, change) in room.leave_shard(shard) {
-            self.holds(key, &client);
             self.went(key, &client, change);
         }
         self.release(key, shard);

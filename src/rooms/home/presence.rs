@@ -23,6 +23,7 @@ impl Home {
     /// A session is a member no more, and that was its client's last one or not.
     pub(super) fn went(&mut self, key: &RoomKey, client: &Arc<str>, change: Change) {
         if change != Change::Nothing {
+            self.holds(key, client);
             self.shard.metrics().members_left(1);
         }
         if let Change::Client { visible } = change {

@@ -86,7 +86,7 @@ impl Home {
     pub(super) fn was_read(&mut self, ticket: u64, messages: Option<Vec<Message>>, oldest: Option<u64>) {
         match self.reading.remove(&ticket) {
             None => (),
-            Some(Reading::Join { room, from }) => self.joins_after_all(&room, from, messages.is_some()),
+            Some(Reading::Join { room, from }) => self.joins_after_all(&room, from, Some(messages.is_some())),
             Some(Reading::Feed { room, from, client, number, after }) => {
                 self.fed(&room, from, &client, (number, after), messages);
             }
@@ -116,7 +116,7 @@ impl Home {
     pub(super) fn was_not_read(&mut self, ticket: u64) {
         match self.reading.remove(&ticket) {
             None => (),
-            Some(Reading::Join { room, from }) => self.cannot_join(&room, from),
+            Some(Reading::Join { room, from }) => self.joins_after_all(&room, from, None),
             Some(Reading::Feed { room, from, client, number, after }) => {
                 self.fed(&room, from, &client, (number, after), None);
             }
@@ -156,7 +156,6 @@ impl Home {
         }
         let Some(messages) = messages else {
             let change = room.leave(client, from);
-            self.holds(key, client);
             self.feed(from, key, Feed::Overtaken);
             self.went(key, client, change);
             return self.shut_if_unused(key);

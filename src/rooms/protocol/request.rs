@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 /// The deepest nesting of a message's values.
 pub const NESTED_MAX: usize = 64;
-/// The longest status, in bytes.
 /// Most clients in one question.
 const CLIENTS_MAX: usize = 100;
 

@@ -158,7 +158,6 @@ impl Redis {
             Some(found) if found.last >= count.told => Some(found),
             Some(_) | None => {
                 self.queue_sync(at);
-                self.ask_some();
                 None
             }
         }
@@ -222,10 +221,7 @@ impl Redis {
                 count.last = count.last.max(last);
                 self.fill(at);
             }
-            Some(_) | None => {
-                self.queue_sync(at);
-                self.ask_some();
-            }
+            Some(_) | None => self.queue_sync(at),
         }
     }
 

@@ -164,7 +164,6 @@ impl Redis {
         if room.count.as_ref().is_some_and(Count::lacks) {
             room.filling = Some(number);
             self.large.fill(at, number);
-            self.ask_some();
         }
     }
 

@@ -48,11 +48,6 @@ impl Lives {
         self.own
     }
 
-    /// Whether this is what this node is, or was.
-    pub fn is_own(&self, node: NodeId) -> bool {
-        node == self.own
-    }
-
     /// What is found of a node in a room: whether it counts. Nodes that nobody has heard of count for a while.
     pub fn counts(&mut self, node: NodeId) -> bool {
         if self.dead.contains_key(&node) {

@@ -126,7 +126,6 @@ impl Redis {
             // What came before an answer is in it.
             if !room.syncing.is_asked() {
                 self.queue_sync(at);
-                self.ask_some();
             }
             return;
         }
@@ -140,7 +139,7 @@ impl Redis {
             .filter(|(node, client, held)| *node == own && stands(held.as_ref()) != stands(room.held.get(client)));
         let wrong: Vec<Arc<str>> = wrong.map(|(_, client, _)| client.clone()).collect();
         wrong.iter().for_each(|client| self.is_dirty(at, client));
-        clients.retain(|(node, ..)| !self.lives.is_own(*node) && self.lives.counts(*node));
+        clients.retain(|(node, ..)| *node != own && self.lives.counts(*node));
         if !clients.is_empty() {
             self.events.push_back(Event::Others { room: key, clients, whole: false });
         }
@@ -172,9 +171,10 @@ impl Redis {
         let key = room.key.clone();
         room.version = scan.version;
         room.is_uncertain = false;
+        let this = self.lives.own();
         let (mut own, mut clients, mut stale) = (HashMap::new(), Vec::new(), Vec::new());
         for ((node, client), held) in scan.whole() {
-            if self.lives.is_own(node) {
+            if node == this {
                 own.extend(held.map(|held| (client, wire::held(&held))));
             } else if self.lives.counts(node) {
                 clients.extend(held.map(|held| (node, client, Some(held))));

@@ -18,8 +18,8 @@ pub struct Seen {
     pub told: u64,
     /// When that one got its place, in milliseconds; 0: not known.
     pub at: u64,
-    /// Redis may be another one since.
-    pub is_uncertain: bool,
+    /// Whether that is to be looked at in the stream: Redis may be another one since.
+    pub looks: bool,
 }
 
 /// How far a room's messages have been told.
@@ -162,8 +162,8 @@ impl Room {
     /// What is known of its count, if it is open.
     pub fn seen(&self) -> Option<Seen> {
         let Count { epoch, told, told_at, last, early: _ } = self.count.as_ref()?;
-        let is_uncertain = self.syncing != Syncing::No;
-        Some(Seen { epoch: epoch.clone(), offset: *last, told: *told, at: *told_at, is_uncertain })
+        let looks = self.syncing != Syncing::No;
+        Some(Seen { epoch: epoch.clone(), offset: *last, told: *told, at: *told_at, looks })
     }
 }
 

@@ -89,7 +89,7 @@ pub fn publish(
     let mut keys = vec![&*count, &*stream, channel];
     keys.extend(name.as_deref());
     let [offset, told, at] = [seen.offset, seen.told, seen.at].map(|n| n.to_string());
-    let looks = if seen.is_uncertain { "1" } else { "0" };
+    let looks = if seen.looks { "1" } else { "0" };
     let [messages, bytes, age] = bounds(history);
     let (epoch, ttl, names) = (new_epoch(), ms(time_to_live(history, keeping)), ms(keeping.duplicates.age));
     let body = wire::publication(publication);
