@@ -1,7 +1,7 @@
 //! Permits and rates: what one address, one client and the whole process may take.
 //!
 //! Permits are given back by Drop. Rates are GCRA buckets of one atomic each, so that all sessions
-//! of a client share a bucket without a lock on the message path.
+//! of a client share a bucket without a lock on the message path, but that of what is to be settled with other nodes, once for each bucket and 0.1 s.
 pub mod deadlines;
 pub mod gcra;
 pub mod meter;

@@ -292,7 +292,7 @@ impl Nodes {
         let _ = self.answerer.set(answerer);
     }
 
-    /// Called whenever Redis is reached again, and pushes may have been lost. On the main thread; must not wait.
+    /// Called whenever a master is reached, anew or for other slots: pushes may have been lost. On the main thread; must not wait.
     pub fn on_reached(&self, handler: Box<dyn Fn() + Send + Sync>) {
         self.on_reached.lock().unwrap_or_else(PoisonError::into_inner).push(handler.into());
     }
